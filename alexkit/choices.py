@@ -1,0 +1,54 @@
+"""The words a user can type where an option takes one of a few. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+
+class Split(str, Enum):
+    """The part of a data set a row belongs to; its code is what is stored in memory."""
+
+    NONE = ""
+    TRAIN = "train"
+    VAL = "val"
+    TEST = "test"
+
+
+class Freeze(str, Enum):
+    """How far up the network ``finetune`` leaves the weights as they are."""
+
+    AUTO = "auto"
+    NONE = "none"
+    CONV5 = "conv5"
+    FC6 = "fc6"
+    FC7 = "fc7"
+
+
+class FeatureDtype(str, Enum):
+    """The number type features are stored in."""
+
+    FLOAT32 = "float32"
+    FLOAT16 = "float16"
+
+
+MODELS = ("alexnet", "alexnet-owt", "alexnet-bn", "bvlc-alexnet", "caffenet")
+"""The networks alexkit builds itself, by the names ``--model`` takes."""
+
+WEIGHT_WORDS = ("auto", "imagenet", "random")
+"""What ``--weights`` takes besides a path."""
+
+
+class Protocol(str, Enum):
+    """How ``eval`` divides the rows of a feature file into training and test rows."""
+
+    AUTO = "auto"
+    HOLDOUT = "holdout"
+    KFOLD = "kfold"
+
+
+class Norm(str, Enum):
+    """How ``eval`` scales features; whatever is fitted is fitted on training rows."""
+
+    NONE = "none"
+    L2 = "l2"
+    STANDARDIZE = "standardize"

@@ -1,0 +1,129 @@
+"""The application and its one error boundary."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from alexkit import __version__
+from alexkit.cli import demo, doctor, evaluate, features, finetune, info, train
+from alexkit.cli.command import add_command
+from alexkit.cli.console import shown
+from alexkit.errors import AlexkitError, OutOfMemory, OutOfSpace, UsageError
+from alexkit.recipes import options
+
+# Typer brings its own copy of click since 0.26 and used the click package before; the class
+# behind a bad parameter is what both raise for anything wrong on a command line.
+CommandLineError = typer.BadParameter.__mro__[2]
+
+INTERRUPTED = 130
+BUG = 1
+CANNOT_WRITE = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EROFS: "the file system is read-only",
+    errno.EACCES: "permission denied",
+    errno.EPERM: "permission denied",
+}
+
+app = typer.Typer(
+    name="alexkit",
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+add_command(app, "train", options.TrainOptions, train.act)
+add_command(app, "features", options.FeaturesOptions, features.act)
+add_command(app, "finetune", options.FinetuneOptions, finetune.act)
+add_command(app, "eval", options.EvalOptions, evaluate.act)
+add_command(app, "info", options.InfoOptions, info.act)
+add_command(app, "doctor", options.DoctorOptions, doctor.act)
+add_command(app, "demo", options.DemoOptions, demo.act)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"alexkit {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def alexkit(
+    version: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=_print_version, help="Say which."),
+    ] = False,
+) -> None:
+    """Transfer learning and feature extraction with AlexNet, faithful to the 2012 paper."""
+
+
+def as_ours(problem: BaseException) -> AlexkitError | None:
+    """The error of ours that tells a user what happened; None for a bug."""
+    if isinstance(problem, AlexkitError):
+        return problem
+    if isinstance(problem, CommandLineError):
+        context = getattr(problem, "ctx", None)
+        path = context.command_path if context is not None else "alexkit"
+        spoken: Any = problem
+        message = str(spoken.format_message()).rstrip(".")
+        return UsageError(message[:1].lower() + message[1:], hint=f"see {path} --help")
+    if isinstance(problem, OSError) and problem.errno in CANNOT_WRITE:
+        where = f": {problem.filename}" if problem.filename else ""
+        return OutOfSpace(
+            f"cannot write, {CANNOT_WRITE[problem.errno]}{where}",
+            hint="free some space or choose another place with --out",
+        )
+    # Named, not imported: torch must not be loaded just to recognise its error.
+    if isinstance(problem, MemoryError) or type(problem).__name__ == "OutOfMemoryError":
+        return OutOfMemory("out of memory", hint="a smaller --batch-size needs less")
+    return None
+
+
+def tell(problem: AlexkitError) -> None:
+    """One ``error:`` line and one ``hint:`` line on stderr."""
+    sys.stderr.write(f"error: {shown(problem.message)}\nhint: {shown(problem.hint)}\n")
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Runs one command line and returns its exit status."""
+    if not arguments:
+        run(["--help"])
+        return UsageError.exit_status
+    try:
+        status = typer.main.get_command(app).main(
+            args=list(arguments), prog_name="alexkit", standalone_mode=False
+        )
+        if status == INTERRUPTED:  # Typer's own answer to Ctrl-C
+            raise KeyboardInterrupt
+        return status if isinstance(status, int) else 0
+    except BrokenPipeError:
+        # Whoever read our output has gone; keep the interpreter from complaining on exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (KeyboardInterrupt, typer.Abort):
+        sys.stderr.write("error: interrupted\nhint: the same command continues\n")
+        return INTERRUPTED
+    except Exception as problem:
+        ours = as_ours(problem)
+        if "--traceback" in arguments:
+            traceback.print_exc()
+        if ours is not None:
+            tell(ours)
+            return ours.exit_status
+        detail = f"{type(problem).__name__}: {problem}".replace("\n", " ")
+        sys.stderr.write(
+            f"error: a bug in alexkit: {shown(detail)}\n"
+            "hint: run the command again with --traceback and report what it prints\n"
+        )
+        return BUG
+
+
+def main() -> NoReturn:
+    """The ``alexkit`` program."""
+    sys.exit(run(sys.argv[1:]))

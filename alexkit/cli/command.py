@@ -1,0 +1,145 @@
+"""Turns an options record into a Typer command, so that options are written down once."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import sys
+import typing
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from alexkit.cli.console import Console
+from alexkit.errors import DataError, UnknownName, UsageError
+from alexkit.recipes.options import SharedOptions
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+Action = Callable[[Any, Console], None]
+SHARED_PANEL = "Options every command shares"
+
+
+def read_config(path: Path, known: list[str]) -> dict[str, Any]:
+    """The options in a TOML file, keyed by field name.
+
+    Raises:
+        DataError: the file is missing or no TOML.
+        UnknownName: it holds a key that is no option of the command.
+    """
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as problem:
+        raise DataError(
+            f"cannot read {path}: {problem}", hint="--config takes a TOML file"
+        ) from problem
+    except tomllib.TOMLDecodeError as problem:
+        raise DataError(
+            f"{path} is no TOML: {problem}",
+            hint='write lines like epochs = 3 or layer = ["fc7"]',
+        ) from problem
+    values: dict[str, Any] = {}
+    for key, value in table.items():
+        name = key.replace("-", "_")
+        if name not in known:
+            raise UnknownName("option", key, known)
+        if isinstance(value, dict):
+            raise UsageError(f"{key} in {path} is a table", hint="options are plain values")
+        values[name] = value
+    return values
+
+
+def _use_config(context: typer.Context, path: Path | None) -> Path | None:
+    """Eager callback: what the file says becomes the default of this command line."""
+    if path is not None:
+        takes_many = {
+            p.name: p.nargs == -1 or getattr(p, "multiple", False)
+            for p in context.command.params
+            if p.name not in (None, "config", "help")
+        }
+        values = read_config(path, [name for name in takes_many if name])
+        context.default_map = {
+            name: [value] if takes_many[name] and not isinstance(value, list) else value
+            for name, value in values.items()
+        }
+    return path
+
+
+def _console_parameters() -> list[inspect.Parameter]:
+    """The options that concern the console alone and so are no part of a run's record."""
+
+    def parameter(name: str, kind: Any, default: Any, **how: Any) -> inspect.Parameter:
+        told = typer.Option(f"--{name}", rich_help_panel=SHARED_PANEL, **how)
+        return inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=default,
+            annotation=Annotated[kind, told],
+        )
+
+    return [
+        parameter(
+            "config", Path | None, None, is_eager=True, callback=_use_config,
+            help="TOML file of options; the command line wins.", metavar="FILE.toml",
+        ),
+        parameter("json", bool, False, help="One JSON event a line on stdout."),
+        parameter("quiet", bool, False, help="Results and errors only."),
+        parameter("traceback", bool, False, help="Show where an error came from."),
+    ]  # fmt: skip
+
+
+def _parameter(field: dataclasses.Field[Any], kind: Any) -> inspect.Parameter:
+    many = typing.get_origin(kind) is tuple
+    if many:
+        kind = list[typing.get_args(kind)[0]]  # type: ignore[misc]
+    told = {"help": field.metadata["help"], "metavar": field.metadata["metavar"]}
+    if field.metadata["argument"]:
+        info: Any = typer.Argument(show_default=False, **told)
+    else:
+        shared = field.name in {f.name for f in dataclasses.fields(SharedOptions)}
+        info = typer.Option(
+            "--" + field.name.replace("_", "-"),
+            rich_help_panel=SHARED_PANEL if shared else None,
+            show_default=not shared and field.default not in (None, ()),
+            **told,
+        )
+    default: Any = field.default
+    if many:
+        default = list(default)
+    return inspect.Parameter(
+        field.name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=default,
+        annotation=Annotated[kind, info],
+    )
+
+
+def add_command(
+    app: typer.Typer, name: str, record: type[SharedOptions], action: Action
+) -> None:
+    """Registers ``alexkit NAME``: parse into ``record``, then ``action(options, console)``."""
+    kinds = typing.get_type_hints(record)
+    make: Callable[..., SharedOptions] = record
+    # A command's own options come first in its help, the shared ones after them.
+    fields = sorted(
+        dataclasses.fields(record),
+        key=lambda f: (not f.metadata["argument"], f.name in SharedOptions.__annotations__),
+    )
+    parameters = [_parameter(f, kinds[f.name]) for f in fields] + _console_parameters()
+
+    def call(**typed: Any) -> None:
+        console = Console(json=typed.pop("json"), quiet=typed.pop("quiet"))
+        del typed["config"], typed["traceback"]  # one is read already, one belongs to app.py
+        values = {k: tuple(v) if isinstance(v, list) else v for k, v in typed.items()}
+        with console:
+            action(make(**values), console)
+
+    call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    call.__annotations__ = {p.name: p.annotation for p in parameters}
+    call.__doc__ = inspect.getdoc(record)
+    app.command(name)(call)

@@ -1,0 +1,16 @@
+"""``alexkit train``."""
+
+from __future__ import annotations
+
+from alexkit.cli.console import Console
+from alexkit.recipes.options import TrainOptions
+
+
+def act(options: TrainOptions, console: Console) -> None:
+    """Runs the recipe and shows the accuracy on the images it held out."""
+    from alexkit.recipes import train
+    from alexkit.reports.tables import fit_table
+
+    result = train.run(options, console.report)
+    console.table(*fit_table(result))
+    console.finish("train", result)

@@ -1,0 +1,124 @@
+"""What compute reports, and the one channel it reports through.
+
+Code below ``cli/`` never prints: it calls a :class:`Reporter` with an event record. The
+console, the JSON writer and the run folder's log are reporters; :func:`silent` is the one
+for tests, libraries and every rank but the first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """An input or a value that the user left open, and by which rule it was settled."""
+
+    name: str
+    value: str
+    rule: str
+
+
+@dataclass(frozen=True)
+class Note:
+    """Something worth one line."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Warned:
+    """Something that is probably not what the user wants."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class StageStarted:
+    """A stretch of work of known length begins.
+
+    ``total`` and ``done`` count ``unit``s ("images", "fits", "bytes"); ``done`` > 0 when the
+    stage continues earlier work.
+    """
+
+    stage: str
+    total: int
+    unit: str
+    done: int = 0
+
+
+@dataclass(frozen=True)
+class StageAdvanced:
+    """``done`` units of the stage are finished in all; ``values`` are live figures."""
+
+    stage: str
+    done: int
+    values: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class StageFinished:
+    """A stage ended after ``seconds`` of wall time, ``done`` units in all."""
+
+    stage: str
+    done: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class BadImage:
+    """An image that could not be used as it is, and what was done about it."""
+
+    path: str
+    reason: str
+    action: str
+
+
+@dataclass(frozen=True)
+class EpochDone:
+    """One epoch of training is over; ``values`` are the columns of ``metrics.csv``."""
+
+    epoch: int
+    values: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A file or folder the user can open is complete."""
+
+    what: str
+    path: str
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A command is done; ``result`` is what ``--json`` prints and ``run.json`` stores."""
+
+    command: str
+    result: Mapping[str, Any]
+
+
+Event = (
+    Chosen
+    | Note
+    | Warned
+    | StageStarted
+    | StageAdvanced
+    | StageFinished
+    | BadImage
+    | EpochDone
+    | Saved
+    | Finished
+)
+
+
+class Reporter(Protocol):
+    """Anything that can be told an event. Called from one thread only."""
+
+    def __call__(self, event: Event, /) -> None: ...
+
+
+def silent(event: Event, /) -> None:
+    """The reporter that says nothing."""

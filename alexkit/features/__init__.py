@@ -1,0 +1,1 @@
+"""Network layers into HDF5 files."""

@@ -1,0 +1,139 @@
+"""Batches of pixels in, batches of features out, row for row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from alexkit.choices import FeatureDtype
+from alexkit.errors import OutOfMemory
+from alexkit.features.layout import DTYPES, RowProblem, Status, not_finite
+from alexkit.images.batches import Batch
+
+TORCH_DTYPES = {FeatureDtype.FLOAT32: torch.float32, FeatureDtype.FLOAT16: torch.float16}
+
+
+class TappedNet(Protocol):
+    """A network whose layers can be asked for by name, e.g.
+    :class:`alexkit.models.layered.LayeredNet`."""
+
+    def eval(self) -> object: ...
+
+    def taps(self, x: Tensor, layers: Sequence[str], /) -> dict[str, Tensor]:
+        """Values of ``layers`` for (B, 3, H, W) float32; one pass for all of them."""
+        ...
+
+
+@dataclass(frozen=True)
+class FeatureBatch:
+    """Features of some rows, and what is wrong with the others of the same batch.
+
+    Attributes:
+        rows: (B) int64; their order is that of the batch.
+        values: (B, …) for each layer, in the asked number type, all finite; has no layers
+            where B is 0.
+        problems: the rows that have no features: images that could not be read (status 2),
+            and rows with a value that is not finite in the asked number type (status 3).
+    """
+
+    rows: npt.NDArray[np.int64]
+    values: Mapping[str, npt.NDArray[Any]]
+    problems: tuple[RowProblem, ...]
+
+
+def extract(
+    net: TappedNet,
+    batches: Iterable[Batch],
+    layers: Sequence[str],
+    *,
+    normalise: Callable[[Tensor], Tensor],
+    device: torch.device,
+    dtype: FeatureDtype,
+) -> Iterator[FeatureBatch]:
+    """Runs batches through a network, one pass each for all layers.
+
+    The network is put into evaluation mode (no dropout, stored batch-norm statistics) and is
+    taken to be on its device already.
+
+    Args:
+        net: anything with ``taps``.
+        batches: uint8 pixels (B, H, W, 3) and the rows they are of.
+        layers: names, no name twice.
+        normalise: uint8 (B, H, W, 3) on ``device`` -> float32 (B, 3, H, W).
+        device: where the pixels go.
+        dtype: number type of the values; float16 is cast on the device, so that half the
+            bytes come back.
+
+    Raises:
+        OutOfMemory: a batch does not fit into the device's memory.
+    """
+    assert len(set(layers)) == len(layers) > 0
+    net.eval()
+    for batch in batches:
+        problems = tuple(
+            RowProblem(int(bad.row), Status.UNREADABLE, bad.reason) for bad in batch.bad
+        )
+        rows = np.asarray(batch.rows, np.int64)
+        if not rows.size:
+            yield FeatureBatch(rows, {}, problems)
+            continue
+        peaks, values = _forward(net, batch.pixels, layers, normalise, device, dtype)
+        broken = _not_finite(rows, peaks, dtype)
+        whole = ~np.isin(rows, [problem.row for problem in broken])
+        if broken:
+            values = {layer: value[whole] for layer, value in values.items()}
+        yield FeatureBatch(rows[whole], values, problems + broken)
+
+
+# Not a `with` around the loop: that would leave inference mode on in whoever reads it.
+@torch.inference_mode()
+def _forward(
+    net: TappedNet,
+    pixels: Tensor,
+    layers: Sequence[str],
+    normalise: Callable[[Tensor], Tensor],
+    device: torch.device,
+    dtype: FeatureDtype,
+) -> tuple[dict[str, npt.NDArray[Any]], dict[str, npt.NDArray[Any]]]:
+    """Per layer: the farthest from zero of each row as computed (B), and all values (B, …)."""
+    try:
+        taps = net.taps(normalise(pixels.to(device)), layers)
+        peaks = {name: tap.flatten(1).abs().amax(dim=1) for name, tap in taps.items()}
+        # A network in channels-last order gives maps in that order; files have (C, H, W).
+        values = {
+            name: tap.to(TORCH_DTYPES[dtype], memory_format=torch.contiguous_format)
+            for name, tap in taps.items()
+        }
+        return _on_cpu(peaks), _on_cpu(values)
+    except torch.OutOfMemoryError:
+        raise OutOfMemory(
+            f"a batch of {len(pixels)} images does not fit into the memory of {device}",
+            hint=f"use a smaller --batch-size, e.g. {max(1, len(pixels) // 2)}",
+        ) from None
+
+
+def _on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, npt.NDArray[Any]]:
+    return {name: tensor.cpu().numpy() for name, tensor in tensors.items()}
+
+
+def _not_finite(
+    rows: npt.NDArray[np.int64],
+    peaks: Mapping[str, npt.NDArray[Any]],
+    dtype: FeatureDtype,
+) -> tuple[RowProblem, ...]:
+    """One problem for each row of which some layer is beyond ``dtype``, or NaN or infinite."""
+    stored = DTYPES[dtype]
+    found: dict[int, RowProblem] = {}
+    for layer, peak in peaks.items():
+        with np.errstate(over="ignore"):
+            odd = ~np.isfinite(peak.astype(stored))
+        for i in np.flatnonzero(odd).tolist():
+            reason = not_finite(layer, float(peak[i]), stored)
+            found.setdefault(i, RowProblem(int(rows[i]), Status.NON_FINITE, reason))
+    return tuple(found[i] for i in sorted(found))

@@ -1,0 +1,336 @@
+"""Format 1 of the feature file, as data, and the empty file everything is written into.
+
+    /                       attrs: format, format_version, complete, provenance (JSON text)
+    /features/<layer>       (N, …) float32 or float16, one row an image
+    /rows/path              (N) UTF-8, relative to the data root, in the source's order
+    /rows/label             (N) int32, -1 = none
+    /rows/split             (N) UTF-8: train | val | test | ""
+    /rows/status            (N) uint8, see :class:`Status`
+    /rows/reason            (N) UTF-8, why a row has status 2 or 3
+    /classes                (K) UTF-8, index = label
+
+Rows with status ≠ 1 hold NaN. What is written while a run goes on has a fixed length and a
+fixed place (contiguous, allocated when the file is made), in HDF5's oldest file version: no
+structure of the file ever changes after :func:`write_skeleton`, so a kill cannot break one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from alexkit.choices import FeatureDtype
+from alexkit.errors import DamagedFile, DataError, OutOfSpace, UsageError
+from alexkit.features.hollow import HollowFile
+from alexkit.images.source import SPLITS, ImageSource
+
+FORMAT = "alexkit/features"
+FORMAT_VERSION = 1
+
+FEATURES = "features"
+PATH = "rows/path"
+LABEL = "rows/label"
+SPLIT = "rows/split"
+STATUS = "rows/status"
+REASON = "rows/reason"
+CLASSES = "classes"
+
+DTYPES: dict[FeatureDtype, np.dtype[Any]] = {
+    FeatureDtype.FLOAT32: np.dtype("<f4"),
+    FeatureDtype.FLOAT16: np.dtype("<f2"),
+}
+LABEL_DTYPE = np.dtype("<i4")
+STATUS_DTYPE = np.dtype("u1")
+TEXT = h5py.string_dtype("utf-8")
+SPLIT_TEXT = h5py.string_dtype("utf-8", max(len(split.value) for split in SPLITS))
+REASON_BYTES = 200
+"""Room of a reason; a file system that knows holes stores only those of bad rows."""
+REASON_TEXT = h5py.string_dtype("utf-8", REASON_BYTES)
+
+PROVENANCE_ROOM = 2048
+"""Bytes kept free behind the provenance, for what is known only at the end."""
+ATTRIBUTE_BYTES = 64_000
+"""HDF5's oldest file version holds attributes of up to 64 KiB."""
+H5PY_ERRORS = (
+    OSError,
+    RuntimeError,
+    LookupError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    MemoryError,
+)
+"""h5py has no exception of its own: a missing name is a KeyError, a truncated file an
+OSError, an unknown type a TypeError, a damaged heap a RuntimeError, and so on."""
+BLOCK_BYTES = 4 * 2**20
+"""How much is written, or read, at a time."""
+
+
+class Status(IntEnum):
+    """What became of a row; the codes of ``/rows/status``."""
+
+    TODO = 0
+    DONE = 1
+    UNREADABLE = 2
+    NON_FINITE = 3
+
+
+class RowProblem(NamedTuple):
+    """A row that has no features, and why."""
+
+    row: int
+    status: Status
+    reason: str
+
+
+@dataclass(frozen=True)
+class RowTable:
+    """What every row of a feature file is.
+
+    Attributes:
+        paths: N paths relative to the data root.
+        labels: (N) int32, -1 = none.
+        splits: (N) uint8, codes into :data:`alexkit.images.source.SPLITS`.
+    """
+
+    paths: tuple[str, ...]
+    labels: npt.NDArray[np.int32]
+    splits: npt.NDArray[np.uint8]
+
+    @classmethod
+    def of(cls, source: ImageSource) -> RowTable:
+        """All rows of a source, in its order."""
+        paths = tuple(source.record(row).path for row in range(len(source)))
+        return cls(paths, source.labels, source.splits)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that is fixed before the first image is read.
+
+    Attributes:
+        rows: the N rows.
+        classes: K class names, index = label.
+        layers: layer name -> shape of one row, e.g. ``{"fc7": (4096,)}``.
+        dtype: number type of every layer.
+        provenance: JSON-safe; its ``"fingerprint"`` is a (nested) mapping of what must be
+            equal for an interrupted file to be continued.
+    """
+
+    rows: RowTable
+    classes: tuple[str, ...]
+    layers: Mapping[str, tuple[int, ...]]
+    dtype: FeatureDtype
+    provenance: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        assert len(self.rows) > 0
+        assert len(self.rows) == len(self.rows.labels) == len(self.rows.splits)
+        assert self.layers
+        assert all(
+            "/" not in name and np.prod(shape) > 0 for name, shape in self.layers.items()
+        )
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all the features."""
+        a_row = sum(int(np.prod(shape)) for shape in self.layers.values())
+        return len(self.rows) * a_row * DTYPES[self.dtype].itemsize
+
+
+def stored_text(text: str) -> str:
+    r"""``text`` as HDF5 can hold it.
+
+    A byte of a path that is not UTF-8 (Python has it as a lone surrogate ``U+DCxx``) becomes
+    ``\udcxx``, and NUL ``\x00``: any reader gets valid UTF-8, and people see which byte it is.
+    """
+    return text.encode("utf-8", "backslashreplace").decode("utf-8").replace("\0", "\\x00")
+
+
+def stored_reason(text: str) -> bytes:
+    """``text`` cut to the room a reason has, at a character."""
+    return stored_text(text).encode()[:REASON_BYTES].decode("utf-8", "ignore").encode()
+
+
+def not_finite(layer: str, worst: float, dtype: np.dtype[Any]) -> str:
+    """The reason of a row of status 3, given the number that ``dtype`` cannot hold."""
+    if np.isfinite(worst):
+        return f"{layer} reaches {worst:.6g}, more than {dtype.name} can hold"
+    return f"{layer} holds {worst}"
+
+
+def provenance_text(provenance: Mapping[str, Any]) -> bytes:
+    """The JSON text of a provenance, in plain ASCII."""
+    return json.dumps(provenance, allow_nan=False).encode("ascii")
+
+
+def partial_path(path: Path) -> Path:
+    """Where a feature file is written until it is complete."""
+    return path.with_name(path.name + ".partial")
+
+
+def write_skeleton(path: Path, plan: Plan) -> None:
+    """Writes ``<path>.partial``: every dataset at full size, no row done, all features NaN.
+
+    The NaN are written out, which also takes the disk space before the work begins. Until
+    it is whole the file has yet another name, so that a kill leaves nothing that looks right.
+
+    Raises:
+        OutOfSpace: the disk is full, read-only, or not ours to write.
+    """
+    partial = partial_path(path)
+    unborn = partial.with_name(partial.name + ".new")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(path.parent).free
+    if plan.nbytes > free:
+        raise OutOfSpace(
+            f"{path} needs {plan.nbytes / 1e9:.3g} GB, and {free / 1e9:.3g} GB are free",
+            hint="free some space, choose another --out, or store fewer layers or float16",
+        )
+    skeleton = HollowFile()
+    with h5py.File(skeleton, "w") as file:
+        _describe(file, plan)
+        extents = [_layer(file, name, plan) for name in plan.layers]
+    try:
+        with writing(path):
+            with open(unborn, "wb") as raw:
+                skeleton.pour(raw)
+                for offset, count in extents:
+                    _fill_with_nan(raw, offset, count, DTYPES[plan.dtype])
+            os.replace(unborn, partial)
+    except BaseException:
+        with suppress(OSError):
+            unborn.unlink()
+        raise
+
+
+def _describe(file: h5py.File, plan: Plan) -> None:
+    rows, count = plan.rows, len(plan.rows)
+    provenance = provenance_text(plan.provenance)
+    room = len(provenance) + PROVENANCE_ROOM
+    assert room <= ATTRIBUTE_BYTES, f"a provenance of {len(provenance)} bytes is too long"
+    file.attrs["format"] = FORMAT
+    file.attrs["format_version"] = FORMAT_VERSION
+    file.attrs["complete"] = False
+    file.attrs.create(
+        "provenance", provenance.ljust(room), dtype=h5py.string_dtype("utf-8", room)
+    )
+    file.create_dataset(PATH, data=[stored_text(p) for p in rows.paths], dtype=TEXT)
+    file.create_dataset(LABEL, data=rows.labels, dtype=LABEL_DTYPE)
+    words = np.array([split.value.encode() for split in SPLITS], SPLIT_TEXT)
+    file.create_dataset(SPLIT, data=words[rows.splits], dtype=SPLIT_TEXT)
+    names = [stored_text(name) for name in plan.classes]
+    file.create_dataset(CLASSES, shape=(len(names),), data=names or None, dtype=TEXT)
+    file.create_dataset(STATUS, shape=(count,), dtype=STATUS_DTYPE, dcpl=_placed_at_once())
+    file.create_dataset(REASON, shape=(count,), dtype=REASON_TEXT, dcpl=_placed_at_once())
+
+
+def _layer(file: h5py.File, name: str, plan: Plan) -> tuple[int, int]:
+    """Makes the dataset of a layer; returns its offset in bytes and its count of numbers."""
+    dataset = file.create_dataset(
+        f"{FEATURES}/{name}",
+        shape=(len(plan.rows), *plan.layers[name]),
+        dtype=DTYPES[plan.dtype],
+        fillvalue=np.nan,
+        fill_time="never",
+        dcpl=_placed_at_once(),
+    )
+    return dataset.id.get_offset(), dataset.size
+
+
+def _placed_at_once() -> h5py.h5p.PropDCID:
+    """Contiguous storage with a place in the file from the start."""
+    properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    properties.set_layout(h5py.h5d.CONTIGUOUS)
+    properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    return properties
+
+
+def _fill_with_nan(raw: BinaryIO, offset: int, count: int, dtype: np.dtype[Any]) -> None:
+    block = np.full(min(count, BLOCK_BYTES // dtype.itemsize), np.nan, dtype)
+    for start in range(0, count, block.size):
+        write_bytes(raw, offset + start * dtype.itemsize, block[: count - start])
+
+
+def write_bytes(raw: BinaryIO, offset: int, values: npt.NDArray[Any]) -> None:
+    """Writes an array's bytes at ``offset``; all of them, or OSError."""
+    data = np.ascontiguousarray(values).reshape(-1).view(np.uint8).data
+    raw.seek(offset)
+    while data:  # an unbuffered file may take a part only
+        data = data[raw.write(data) :]
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turns what the system says when a file cannot be written into :class:`OutOfSpace`."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error).splitlines()[0]
+        raise OutOfSpace(
+            f"{path} cannot be written: {reason}",
+            hint="free some space or choose another --out; the same command then continues",
+        ) from error
+
+
+def opened(path: Path, mode: str) -> h5py.File:
+    """Opens an HDF5 file that should be there, and locks it where the file system can.
+
+    Raises:
+        DataError: there is no such file, or it is not ours to read.
+        UsageError: another process has it open for writing.
+    """
+    try:
+        return h5py.File(path, mode, locking="best-effort")
+    except FileNotFoundError:
+        unfinished = partial_path(path)
+        hint = (
+            f"{unfinished} is unfinished; the command that began it continues it"
+            if unfinished.exists()
+            else "`alexkit features DATA` makes feature files"
+        )
+        raise DataError(f"there is no file {path}", hint=hint) from None
+    except BlockingIOError:
+        raise UsageError(
+            f"{path} is in use by another process", hint="wait until that one has finished"
+        ) from None
+    except (IsADirectoryError, PermissionError) as error:
+        raise DataError(
+            f"{path} cannot be opened: {error.strerror or 'not permitted'}",
+            hint="give the name of a feature file that you may read",
+        ) from None
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turns what h5py raises on a file that is not as it should be into DamagedFile."""
+    try:
+        yield
+    except H5PY_ERRORS as error:
+        text = str(error)
+        if "signature not found" in text:
+            raise damaged(path, "is no HDF5 file") from error
+        if "truncated file" in text:
+            raise damaged(path, "is truncated") from error
+        reason = text.splitlines()[0] if text else type(error).__name__
+        raise damaged(path, f"is damaged: {reason}") from error
+
+
+def damaged(path: Path, what: str) -> DamagedFile:
+    return DamagedFile(f"{path} {what}", hint="extract the features again")

@@ -1,0 +1,356 @@
+"""The feature file as it is read, and the door to the one that writes it.
+
+Reading needs nothing but the file; features are read when they are asked for, in blocks, so
+that a file larger than the memory can be used.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from alexkit.choices import FeatureDtype, Split
+from alexkit.errors import (
+    DamagedFile,
+    FileMismatch,
+    OutputExists,
+    UnknownName,
+    UsageError,
+)
+from alexkit.features.layout import (
+    BLOCK_BYTES,
+    CLASSES,
+    DTYPES,
+    FEATURES,
+    FORMAT,
+    FORMAT_VERSION,
+    LABEL,
+    LABEL_DTYPE,
+    PATH,
+    REASON,
+    SPLIT,
+    STATUS,
+    STATUS_DTYPE,
+    Plan,
+    RowTable,
+    Status,
+    damaged,
+    opened,
+    partial_path,
+    reading,
+    stored_text,
+    write_skeleton,
+)
+from alexkit.features.writer import FeatureWriter
+from alexkit.images.source import SPLITS
+
+Rows = npt.NDArray[np.int64]
+Values = npt.NDArray[Any]
+
+
+class FeatureStore:
+    """A feature file, open for reading; features are read when they are asked for.
+
+    Use it in a ``with`` statement, or call :meth:`close`.
+
+    Attributes:
+        path: the file.
+        complete: False while rows are still to do.
+        layers: layer name -> shape of one row, in alphabetical order.
+        dtype: number type of every layer.
+        classes: K class names, index = label.
+        labels: (N) int32, -1 = none.
+        splits: (N) uint8, codes into :data:`alexkit.images.source.SPLITS`.
+        status: (N) uint8, see :class:`alexkit.features.layout.Status`.
+        provenance: what made the file, see ``interface``'s format 1.
+    """
+
+    def __init__(self, path: Path, file: h5py.File) -> None:
+        self.path = path
+        self._file = file
+        self.complete = bool(file.attrs["complete"])
+        self.provenance: dict[str, Any] = json.loads(file.attrs["provenance"])
+        self._check(isinstance(self.provenance, dict), "the provenance is no JSON object")
+        self.status = self._column(STATUS, STATUS_DTYPE)
+        self.labels = self._column(LABEL, LABEL_DTYPE)
+        self.splits = self._read_splits()
+        self.classes = tuple(file[CLASSES].asstr()[:].tolist())
+        self.layers, self.dtype = self._read_layers()
+        self._check(file[PATH].shape == file[REASON].shape == (len(self),), "row tables differ")
+        self._check(int(self.status.max()) <= max(Status), "a status is none of 0, 1, 2, 3")
+        self._check(
+            not self.complete or bool(self.status.all()), "complete, yet rows are to do"
+        )
+        self._check(all(self.reasons.values()), "a row is bad, but no reason is given")
+        in_range = (self.labels >= -1) & (self.labels < len(self.classes))
+        self._check(bool(in_range.all()), "a label has no class")
+
+    @classmethod
+    def open(cls, path: Path) -> FeatureStore:
+        """Opens a feature file, complete or not, for reading.
+
+        Raises:
+            DataError: there is no such file, or it cannot be read.
+            UsageError: it is being written.
+            DamagedFile: truncated, edited, foreign, or of another format version.
+        """
+        with reading(path):
+            file = opened(path, "r")
+            try:
+                if file.attrs.get("format") != FORMAT:
+                    raise damaged(path, "is HDF5, but no feature file of alexkit")
+                version = int(file.attrs["format_version"])
+                if version != FORMAT_VERSION:
+                    raise damaged(
+                        path, f"has format version {version}, and only 1 is known here"
+                    )
+                return cls(path, file)
+            except BaseException:
+                file.close()
+                raise
+
+    @classmethod
+    def create(
+        cls,
+        path: Path,
+        *,
+        rows: RowTable,
+        classes: Sequence[str],
+        layers: Mapping[str, tuple[int, ...]],
+        dtype: FeatureDtype,
+        provenance: Mapping[str, Any],
+        overwrite: bool = False,
+    ) -> FeatureWriter:
+        """Begins a feature file, or goes on with the ``.partial`` of an interrupted one.
+
+        Args:
+            path: the file to be; until :meth:`FeatureWriter.finish` it is ``<path>.partial``.
+            rows, classes, layers, dtype, provenance: see
+                :class:`alexkit.features.layout.Plan`.
+            overwrite: a finished file may be replaced (when the new one is complete), and an
+                interrupted one that does not fit may be thrown away.
+
+        Raises:
+            OutputExists: a finished file is there.
+            UsageError: ``path`` is a folder, or another process is writing it.
+            FileMismatch: the interrupted file was made with something else; the message
+                names what.
+            DamagedFile: the interrupted file is damaged.
+            OutOfSpace: the disk is full, read-only, or not ours to write.
+        """
+        plan = Plan(rows, tuple(classes), layers, FeatureDtype(dtype), provenance)
+        if path.is_dir():
+            raise UsageError(f"{path} is a folder", hint="give the name of a file")
+        if path.exists() and not overwrite:
+            raise OutputExists(
+                f"{path} exists and is complete", hint="choose another --out or add --overwrite"
+            )
+        if not _can_continue(partial_path(path), plan, discard=overwrite):
+            write_skeleton(path, plan)
+        return FeatureWriter(path)
+
+    def __len__(self) -> int:
+        return int(self.status.size)
+
+    def __enter__(self) -> FeatureStore:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Lets the file go; what was read stays usable."""
+        self._file.close()
+
+    @cached_property
+    def paths(self) -> tuple[str, ...]:
+        """N paths relative to the data root, as :func:`stored_text` has them."""
+        with reading(self.path):
+            return tuple(self._file[PATH].asstr()[:].tolist())
+
+    @cached_property
+    def reasons(self) -> dict[int, str]:
+        """Row -> why it has no features, for every row of status 2 or 3."""
+        with reading(self.path):
+            texts = self._file[REASON].asstr()
+            bad = np.flatnonzero(self.status >= Status.UNREADABLE)
+            return {int(row): str(texts[row]) for row in bad}
+
+    def rows(self, split: str | None = None, *, labelled: bool = False) -> Rows:
+        """The rows that have features, ascending; int64.
+
+        Args:
+            split: only these: train, val, test, or "" for rows of no split.
+            labelled: only rows with a label.
+
+        Raises:
+            UnknownName: there is no such split.
+        """
+        wanted = self.status == Status.DONE
+        if split is not None:
+            known = [s.value for s in SPLITS]
+            if split not in known:
+                raise UnknownName("split", split, known[1:])
+            wanted &= self.splits == SPLITS.index(Split(split))
+        if labelled:
+            wanted &= self.labels >= 0
+        return np.flatnonzero(wanted).astype(np.int64)
+
+    def matrix(self, layer: str, split: str | None = None, *, labelled: bool = False) -> Values:
+        """(n, D) features of ``rows(split, labelled=labelled)``, flattened, as stored.
+
+        Raises:
+            UnknownName: there is no such layer or split.
+            DamagedFile: a row that should be done is not all numbers.
+        """
+        values = self.values(layer, self.rows(split, labelled=labelled))
+        return values.reshape(len(values), int(np.prod(values.shape[1:])))
+
+    def values(self, layer: str, rows: Rows) -> Values:
+        """(n, …) features of any rows in any order, each row as it is shaped in the file.
+
+        Raises:
+            UnknownName: there is no such layer.
+            DamagedFile: a row of status 1 is not all numbers.
+        """
+        if layer not in self.layers:
+            raise UnknownName("layer", layer, self.layers)
+        shape = self.layers[layer]
+        out = np.empty((rows.size, *shape), self.dtype)
+        order = np.argsort(rows, kind="stable")
+        ascending = rows[order]
+        step = max(1, BLOCK_BYTES // (self.dtype.itemsize * int(np.prod(shape))))
+        with reading(self.path):
+            dataset = self._file[f"{FEATURES}/{layer}"]
+            for start in range(0, len(self), step):
+                a, b = np.searchsorted(ascending, (start, start + step))
+                if a < b:
+                    first, last = int(ascending[a]), int(ascending[b - 1])
+                    block = dataset[first : last + 1][ascending[a:b] - first]
+                    self._check_finite(layer, ascending[a:b], block)
+                    out[order[a:b]] = block
+        return out
+
+    def _check_finite(self, layer: str, rows: Rows, block: Values) -> None:
+        finite = np.isfinite(block).reshape(rows.size, -1).all(axis=1)
+        broken = rows[~finite & (self.status[rows] == Status.DONE)]
+        if broken.size:
+            raise damaged(self.path, f"row {broken[0]} of {layer} is done but no numbers")
+
+    def _column(self, name: str, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+        dataset = self._file[name]
+        size = self._file[STATUS].size
+        self._check(dataset.shape == (size,) and dataset.dtype == dtype, f"{name} is odd")
+        self._check(size > 0, "there are no rows")
+        return np.asarray(dataset[:])
+
+    def _read_splits(self) -> npt.NDArray[np.uint8]:
+        words = self._file[SPLIT][:]
+        codes = np.full(words.shape, len(SPLITS), np.uint8)
+        for code, split in enumerate(SPLITS):
+            codes[words == split.value.encode()] = code
+        fine = codes.shape == self.status.shape and int(codes.max()) < len(SPLITS)
+        self._check(fine, "a split is none of train, val, test and none")
+        return codes
+
+    def _read_layers(self) -> tuple[dict[str, tuple[int, ...]], np.dtype[Any]]:
+        datasets = dict(self._file[FEATURES].items())
+        kinds = {dataset.dtype for dataset in datasets.values()}
+        self._check(len(kinds) == 1 and kinds <= set(DTYPES.values()), "the layers are odd")
+        counts = {dataset.shape[0] for dataset in datasets.values()}
+        self._check(counts == {len(self)}, "a layer has another number of rows")
+        return {
+            name: tuple(dataset.shape[1:]) for name, dataset in datasets.items()
+        }, kinds.pop()
+
+    def _check(self, right: bool, what: str) -> None:
+        if not right:
+            raise damaged(self.path, f"is damaged or was edited: {what}")
+
+
+def _can_continue(partial: Path, plan: Plan, *, discard: bool) -> bool:
+    """Whether an interrupted file is there and is of this plan.
+
+    Raises:
+        FileMismatch: it is of another plan, or damaged, and may not be discarded.
+    """
+    if not partial.exists():
+        return False
+    try:
+        with FeatureStore.open(partial) as found:
+            difference = _difference(found, plan)
+    except DamagedFile as error:
+        if discard:
+            return False
+        raise DamagedFile(
+            error.message, hint=f"delete {partial} or add --overwrite to start again"
+        ) from error
+    if difference and not discard:
+        raise FileMismatch(
+            f"{partial} is of an interrupted run with other settings: {difference}",
+            hint="repeat its settings, choose another --out, or add --overwrite",
+        )
+    return difference is None
+
+
+def _difference(found: FeatureStore, plan: Plan) -> str | None:
+    """Names the first thing in which an interrupted file and a plan differ."""
+    settings = _first_difference(
+        found.provenance.get("fingerprint"), plan.provenance.get("fingerprint"), "fingerprint"
+    )
+    if settings:
+        return settings.removeprefix("fingerprint.")
+    fixed = _first_difference(
+        {"layers": found.layers, "dtype": found.dtype.name, "classes": found.classes},
+        {
+            "layers": {name: tuple(shape) for name, shape in plan.layers.items()},
+            "dtype": plan.dtype.value,
+            "classes": tuple(stored_text(name) for name in plan.classes),
+        },
+    )
+    if fixed:
+        return fixed
+    if len(found) != len(plan.rows):
+        return f"it has {len(found)} rows, and now there are {len(plan.rows)}"
+    here = [stored_text(path) for path in plan.rows.paths]
+    row = _first_differing(found.paths, here)
+    if row is not None:
+        return f"row {row} is {found.paths[row]!r} there and {here[row]!r} now"
+    same = (found.labels == plan.rows.labels) & (found.splits == plan.rows.splits)
+    if not same.all():
+        return f"{here[int(np.argmin(same))]!r} has another label or split"
+    return None
+
+
+def _first_difference(there: object, here: object, name: str = "") -> str | None:
+    """Names the first entry in which two JSON-like values differ; None where they agree."""
+    if isinstance(there, Mapping) and isinstance(here, Mapping):
+        for key in dict.fromkeys([*here, *there]):
+            inner = f"{name}.{key}" if name else str(key)
+            found = _first_difference(there.get(key), here.get(key), inner)
+            if found:
+                return found
+        return None
+    if there == here:
+        return None
+    return f"{name} is {_short(there)} there and {_short(here)} now"
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _first_differing(there: Sequence[object], here: Sequence[object]) -> int | None:
+    """The first index at which two sequences differ; None where they are equal."""
+    for index, (a, b) in enumerate(zip(there, here, strict=False)):
+        if a != b:
+            return index
+    return None if len(there) == len(here) else min(len(there), len(here))

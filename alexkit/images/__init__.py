@@ -1,0 +1,1 @@
+"""Bytes and pixels; knows no model."""

@@ -1,0 +1,179 @@
+"""Batches of decoded squares, in a fixed order, with threads that read ahead."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from alexkit.errors import UnreadableImage
+from alexkit.images.decode import decode
+from alexkit.images.draws import Rows, words
+from alexkit.images.preprocess import Pixels
+from alexkit.images.source import ImageSource
+
+ToSquare = Callable[[Pixels], Pixels]
+"""(H, W, 3) uint8 -> (S, S, 3) uint8, S always the same."""
+
+_AHEAD_IMAGES = 16
+"""How many images a thread may have waiting, at least; keeps small batches from starving."""
+
+
+@dataclass(frozen=True)
+class BadRow:
+    """An image that could not be decoded: its row, its path, and why."""
+
+    row: int
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Remark:
+    """An image that was repaired or converted on the way: its row, its path, and how."""
+
+    row: int
+    path: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Consecutive rows, those that could not be decoded left out.
+
+    Attributes:
+        rows: (B) int64, the source's rows; B may be 0.
+        pixels: (B, S, S, 3) uint8, RGB, on the CPU.
+        labels: (B) int64, -1 = none.
+        bad: the rows that were left out.
+        remarks: what was odd about rows that are in.
+    """
+
+    rows: Rows
+    pixels: torch.Tensor
+    labels: torch.Tensor
+    bad: tuple[BadRow, ...]
+    remarks: tuple[Remark, ...]
+
+
+def epoch_order(rows: Rows, *, seed: int, epoch: int) -> Rows:
+    """A permutation of ``rows``, a pure function of ``seed``, ``epoch`` and the row numbers.
+
+    Rows are sorted by a hash of (seed, epoch, row), so leaving one out moves no other.
+
+    Args:
+        rows: (N) int64.
+
+    Returns:
+        (N) int64, the same rows.
+    """
+    keys = words("order", seed, epoch, rows, 1)[:, 0]
+    return rows[np.lexsort((rows, keys))]
+
+
+def read_batches(
+    source: ImageSource,
+    rows: Rows,
+    to_square: ToSquare,
+    *,
+    batch_size: int,
+    threads: int,
+    exif: bool,
+) -> Iterator[Batch]:
+    """Reads, decodes and squares ``rows`` in their order; the last batch may be shorter.
+
+    Threads of this process work ahead by two batches, or by a few images each when batches
+    are small; Pillow and libjpeg-turbo let go of the interpreter's lock while they work.
+    What comes out does not depend on ``threads``. Leaving the loop early, by ``break``,
+    ``close`` or an error, waits for the images in work and leaves no thread behind.
+
+    Args:
+        source: where the bytes come from; its ``read`` is called from every thread.
+        rows: (N) int64, in the order wanted.
+        to_square: e.g. :meth:`Preprocess.square <alexkit.images.preprocess.Preprocess.square>`.
+        batch_size: at least 1.
+        threads: at least 0; 0 decodes in the calling thread, nothing ahead.
+        exif: see :func:`~alexkit.images.decode.decode`.
+
+    Raises:
+        Exception: whatever ``to_square`` or ``source`` raises, UnreadableImage excepted.
+    """
+    assert batch_size >= 1, batch_size
+    assert threads >= 0, threads
+    # The side is asked of the function, so that a batch of nothing but bad images has one.
+    side = to_square(np.zeros((1, 1, 3), np.uint8)).shape[0]
+    parts = (rows[first : first + batch_size] for first in range(0, len(rows), batch_size))
+    slots = (_Slots(source, part, to_square, side, exif) for part in parts)
+    if threads == 0:
+        for one in slots:
+            for slot in range(len(one.rows)):
+                one.fill(slot)
+            yield one.batch()
+        return
+    ahead = max(2, -(-threads * _AHEAD_IMAGES // batch_size))
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="alexkit-decode")
+    try:
+        waiting: deque[tuple[_Slots, list[Future[None]]]] = deque()
+        for one in slots:
+            tasks = [pool.submit(one.fill, slot) for slot in range(len(one.rows))]
+            waiting.append((one, tasks))
+            if len(waiting) > ahead:
+                yield _finished(*waiting.popleft())
+        while waiting:
+            yield _finished(*waiting.popleft())
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _finished(slots: _Slots, tasks: list[Future[None]]) -> Batch:
+    for task in tasks:
+        task.result()
+    return slots.batch()
+
+
+@dataclass
+class _Slots:
+    """A batch being filled; each slot is written by one thread."""
+
+    source: ImageSource
+    rows: Rows
+    to_square: ToSquare
+    side: int
+    exif: bool
+    bad: dict[int, BadRow] = field(default_factory=dict)
+    remarks: dict[int, Remark] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        # Memory is taken when a thread first writes to it, not here.
+        self.pixels = torch.empty((len(self.rows), self.side, self.side, 3), dtype=torch.uint8)
+        self._array = self.pixels.numpy()
+
+    def fill(self, slot: int) -> None:
+        """Reads and squares one image, or notes why not."""
+        row = int(self.rows[slot])
+        try:
+            decoded = decode(self.source.read(row), exif=self.exif)
+        except UnreadableImage as error:
+            self.bad[slot] = BadRow(row, self.source.record(row).path, error.message)
+            return
+        self._array[slot] = self.to_square(decoded.rgb)
+        if decoded.remark:
+            self.remarks[slot] = Remark(row, self.source.record(row).path, decoded.remark)
+
+    def batch(self) -> Batch:
+        """The batch without its bad slots, once every slot is filled."""
+        rows, pixels = self.rows, self.pixels
+        if self.bad:
+            good = [slot for slot in range(len(rows)) if slot not in self.bad]
+            rows, pixels = rows[good], pixels[good]
+        return Batch(
+            rows=rows,
+            pixels=pixels,
+            labels=torch.from_numpy(self.source.labels[rows].astype(np.int64)),
+            bad=tuple(self.bad[slot] for slot in sorted(self.bad)),
+            remarks=tuple(self.remarks[slot] for slot in sorted(self.remarks)),
+        )

@@ -1,0 +1,146 @@
+"""Images that are files of their own: what a folder and a list become."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from alexkit.choices import Split
+from alexkit.errors import UnreadableImage
+from alexkit.images.limits import MAX_FILE_BYTES
+from alexkit.images.source import SPLITS, ImageRecord
+
+IMAGE_SUFFIXES = frozenset(
+    {
+        *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".gif", ".webp", ".avif"),
+        *(".bmp", ".dib", ".tif", ".tiff", ".jp2", ".j2k", ".jpx", ".pbm", ".pgm", ".ppm"),
+        *(".pnm", ".ico", ".pcx", ".sgi", ".heic", ".heif"),
+    }
+)
+"""Endings that say "meant as an image", in lower case; what is inside decides later. HEIC is
+among them although it cannot be decoded, so that such photos are told of and not just gone."""
+
+SPLIT_WORDS = {
+    "train": Split.TRAIN,
+    "training": Split.TRAIN,
+    "val": Split.VAL,
+    "valid": Split.VAL,
+    "validation": Split.VAL,
+    "test": Split.TEST,
+    "testing": Split.TEST,
+}
+"""Names of splits as people write them, in lower case."""
+
+SPLIT_ORDER = (Split.TRAIN, Split.VAL, Split.TEST, Split.NONE)
+"""The order in which the rows of a folder come."""
+
+
+@dataclass(eq=False)
+class FileSource:
+    """An :class:`~alexkit.images.source.ImageSource` over files.
+
+    Names on disk are bytes; what :meth:`record`, ``classes`` and ``root`` give is always
+    text that UTF-8 can store: see :func:`shown`.
+
+    Attributes:
+        kind: ``"folder"`` or ``"list"``.
+        root: the folder that ``paths`` are relative to, absolute.
+        classes: K names, sorted by code point; index = label.
+        labels: (N) int32, -1 = none.
+        splits: (N) uint8, codes into ``SPLITS``.
+        notes: what was left out or guessed, one sentence each.
+        place: the root as the operating system knows it.
+        paths: N paths below ``place``, with ``/``, as the operating system knows them.
+    """
+
+    kind: str
+    root: str
+    classes: tuple[str, ...]
+    labels: npt.NDArray[np.int32]
+    splits: npt.NDArray[np.uint8]
+    notes: tuple[str, ...]
+    place: Path
+    paths: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def record(self, row: int) -> ImageRecord:
+        """Path, label and split of a row."""
+        split = SPLITS[self.splits[row]]
+        return ImageRecord(shown(self.paths[row]), int(self.labels[row]), split)
+
+    def read(self, row: int) -> bytes:
+        """The file's bytes; safe to call from several threads.
+
+        Raises:
+            UnreadableImage: the file is gone, may not be read, or is larger than
+                :data:`~alexkit.images.limits.MAX_FILE_BYTES`.
+        """
+        hint = "put the file in its place, or leave it out"
+        try:
+            with open(self._path(row), "rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                if size <= MAX_FILE_BYTES:
+                    return file.read()
+        except FileNotFoundError as error:
+            raise UnreadableImage("the file is missing", hint=hint) from error
+        except OSError as error:
+            raise UnreadableImage(f"cannot be read: {error.strerror}", hint=hint) from error
+        raise UnreadableImage(f"the file has {size / 2**30:.1f} GiB, too many", hint=hint)
+
+    def fingerprint(self) -> str:
+        """Hex SHA-256 over classes, and paths, labels, splits and file sizes in row order.
+
+        Looks at every file's size, not at what is in it: seconds for a million files.
+        """
+        digest = hashlib.sha256()
+        for name in self.classes:
+            digest.update(name.encode() + b"\0")
+        for row, path in enumerate(self.paths):
+            try:
+                size = os.stat(self._path(row)).st_size
+            except OSError:
+                size = -1
+            line = f"\0{self.labels[row]} {self.splits[row]} {size}\0"
+            digest.update(path.encode("utf-8", "surrogateescape") + line.encode())
+        return digest.hexdigest()
+
+    def _path(self, row: int) -> str:
+        return os.path.join(self.place, self.paths[row])
+
+
+def shown(name: str) -> str:
+    r"""A file's name as text for people, HDF5 and JSON.
+
+    Names need not be UTF-8 on Unix; Python then holds lone surrogates, which nothing can
+    store. Each such byte is written as ``\xe9``; every other name stays as it is, line
+    breaks, commas and quotes included.
+    """
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def counted(count: int, thing: str, names: Sequence[str] = ()) -> str:
+    """``3 classes (a, b, c)`` for a note: the number, the thing, the first few names."""
+    plural = thing + ("es" if thing.endswith("s") else "s")
+    words = f"{count:,} {thing if count == 1 else plural}"
+    if not names:
+        return words
+    some = ", ".join(repr(shown(name)) for name in names[:3])
+    return f"{words} ({some}{', …' if len(names) > 3 else ''})"
+
+
+def order_notes(classes: Sequence[str]) -> list[str]:
+    """Tells where the order of the classes is not the one a person would count in."""
+    if not all(name.isascii() and name.isdigit() for name in classes):
+        return []
+    if list(classes) == sorted(classes, key=int):
+        return []
+    first = ", ".join(classes[:4])
+    return [f"class names are numbers, sorted as text: {first}, …; match them by name"]

@@ -1,0 +1,255 @@
+"""A folder of class folders, with or without splits above them, or a flat folder."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from alexkit.choices import Split
+from alexkit.errors import DataError
+from alexkit.images.files import (
+    IMAGE_SUFFIXES,
+    SPLIT_ORDER,
+    SPLIT_WORDS,
+    FileSource,
+    counted,
+    order_notes,
+    shown,
+)
+from alexkit.images.source import NO_LABEL, SPLITS
+
+_NOT_DATA = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN"})
+"""Folders that archives, network disks and Windows add; hidden in all but name."""
+
+
+def open_folder(root: Path) -> FileSource:
+    """Reads the names below ``root`` and settles classes and splits; no image is opened.
+
+    - ``root/<class>/…``: one class a folder, images at any depth below it.
+    - ``root/train|val|test/<class>/…`` (and the spellings of ``SPLIT_WORDS``, in any case):
+      the same in each split. It is a split when two different ones are named, or when the
+      one that is named is alone or holds folders; otherwise it is a class called "train".
+    - ``root/*.jpg`` with no images in folders: no labels. Likewise for a single split.
+
+    Classes are matched by name across splits and sorted by code point, as torchvision does.
+    A class folder with no image in any split is no class. Rows come in the order of
+    ``SPLIT_ORDER``, then class, then path by code point: the same on every machine.
+
+    Hidden files and folders, files whose name does not end like an image's, images beside
+    class folders, and folders that link back to one above them are left out; ``notes`` says
+    how many.
+
+    Raises:
+        DataError: there is no image, or a folder cannot be listed.
+    """
+    walk = _Walk(os.path.abspath(root))
+    parts, notes = _parts(walk)
+    rows: list[tuple[Split, str | None, str]] = []
+    found: dict[Split, set[str]] = defaultdict(set)
+    folders: set[str] = set()
+    deep: list[str] = []
+    for split, folder in parts:
+        by_class = {
+            name: walk.images_below(_join(folder, name)) for name in walk.folders(folder)
+        }
+        loose = [_join(folder, name) for name in walk.images(folder)]
+        folders.update(by_class)
+        for name, paths in by_class.items():
+            rows.extend((split, name, path) for path in paths)
+            if paths:
+                found[split].add(name)
+                if not walk.images(_join(folder, name)):
+                    deep.append(_join(folder, name))
+        if not any(by_class.values()):
+            rows.extend((split, None, path) for path in loose)
+        elif loose:
+            images = counted(len(loose), "image", loose)
+            notes.append(f"{images} beside the class folders left out: no label")
+    if not rows:
+        raise _nothing_in(walk)
+    notes += _class_notes(found, folders) + _depth_notes(walk, found, deep) + walk.notes()
+    return _source(walk.root, rows, notes)
+
+
+def _parts(walk: _Walk) -> tuple[list[tuple[Split, str]], list[str]]:
+    """The folders that hold class folders, with their split; "" is the root."""
+    top = walk.folders("")
+    named = {name: SPLIT_WORDS[name.lower()] for name in top if name.lower() in SPLIT_WORDS}
+    is_split = (
+        len(set(named.values())) > 1
+        or (named and len(named) == len(top))
+        or any(walk.folders(name) for name in named)
+    )
+    if not is_split:
+        return [(Split.NONE, "")], []
+    notes = []
+    beside = [name for name in top if name not in named]
+    if beside:
+        notes.append(f"{counted(len(beside), 'folder', beside)} beside the splits left out")
+    if walk.images(""):
+        notes.append(f"{counted(len(walk.images('')), 'image')} beside the splits left out")
+    return [(split, name) for name, split in named.items()], notes
+
+
+def _class_notes(found: Mapping[Split, set[str]], folders: set[str]) -> list[str]:
+    classes: set[str] = set().union(*found.values())
+    notes = []
+    if empty := sorted(folders - classes) if classes else []:
+        notes.append(f"{counted(len(empty), 'folder', empty)} without images: no class")
+    for split in SPLIT_ORDER:
+        if split in found and (missing := sorted(classes - found[split])):
+            notes.append(
+                f"{split.value} has no image of {counted(len(missing), 'class', missing)}"
+            )
+    return notes + order_notes(sorted(classes))
+
+
+def _depth_notes(walk: _Walk, found: Mapping[Split, set[str]], deep: list[str]) -> list[str]:
+    """Tells when every class folder holds only folders: probably one level too high."""
+    if not deep or len(deep) != sum(map(len, found.values())):
+        return []
+    example = deep[0]
+    inner = walk.folders(example)
+    hint = f"try {shown(_join(walk.root, example))}" if len(deep) == 1 else "try one level down"
+    return [
+        f"{shown(example)!r} holds no image itself but {counted(len(inner), 'folder', inner)};"
+        f" if those are the classes, {hint}"
+    ]
+
+
+def _source(
+    root: str, rows: list[tuple[Split, str | None, str]], notes: list[str]
+) -> FileSource:
+    classes = sorted({name for _, name, _ in rows if name is not None})
+    index = {name: label for label, name in enumerate(classes)}
+    keyed = sorted(
+        (SPLIT_ORDER.index(split), NO_LABEL if name is None else index[name], path)
+        for split, name, path in rows
+    )
+    if classes and (unlabelled := sum(label == NO_LABEL for _, label, _ in keyed)):
+        notes.append(f"{counted(unlabelled, 'image')} without a label: not in class folders")
+    if odd := [path for _, _, path in keyed if shown(path) != path]:
+        notes.append(f"{counted(len(odd), 'name', odd)} not UTF-8: shown with \\x escapes")
+    return FileSource(
+        kind="folder",
+        root=shown(root),
+        classes=tuple(map(shown, classes)),
+        labels=np.array([label for _, label, _ in keyed], np.int32),
+        splits=np.array([SPLITS.index(SPLIT_ORDER[rank]) for rank, _, _ in keyed], np.uint8),
+        notes=tuple(notes),
+        place=Path(root),
+        paths=tuple(path for _, _, path in keyed),
+    )
+
+
+def _nothing_in(walk: _Walk) -> DataError:
+    kinds = ", ".join(f"{shown(suffix)} {n:,}" for suffix, n in walk.others.most_common(5))
+    holds = f"it holds other files ({kinds})" if kinds else "it is empty"
+    if walk.hidden and not kinds:
+        holds = f"it holds only {counted(walk.hidden, 'hidden file or folder')}"
+    return DataError(
+        f"there is no image in {shown(walk.root)}: {holds}",
+        hint="give a folder of class folders, a folder of images, or a list of paths",
+    )
+
+
+def _join(folder: str, name: str) -> str:
+    return f"{folder}/{name}" if folder else name
+
+
+@dataclass(frozen=True)
+class _Listing:
+    folders: tuple[str, ...]
+    images: tuple[str, ...]
+
+
+class _Walk:
+    """Lists each folder below a root once, and counts what is left out on the way.
+
+    Folders are named relative to the root, with ``/``; "" is the root.
+    """
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+        self.hidden = 0
+        self.others: Counter[str] = Counter()
+        self._loops: set[str] = set()
+        self._listed: dict[str, _Listing] = {}
+        real = Path(os.path.realpath(root))
+        self._above_root = {_identity(str(place)) for place in (real, *real.parents)}
+
+    def folders(self, folder: str) -> tuple[str, ...]:
+        """Names of the folders in a folder, sorted by code point."""
+        return self._list(folder).folders
+
+    def images(self, folder: str) -> tuple[str, ...]:
+        """Names of the images in a folder, sorted by code point."""
+        return self._list(folder).images
+
+    def images_below(self, folder: str) -> list[str]:
+        """Paths of the images in a folder and in those below it, links followed."""
+        above = set(self._above_root)
+        for parent in Path(folder).parents[:-1]:
+            above.add(_identity(os.path.join(self.root, parent)))
+        paths: list[str] = []
+        pending = [(folder, frozenset(above))]
+        while pending:
+            folder, chain = pending.pop()
+            identity = _identity(os.path.join(self.root, folder))
+            if identity in chain:
+                self._loops.add(folder)
+                continue
+            paths.extend(_join(folder, name) for name in self.images(folder))
+            inside = chain | {identity}
+            pending.extend((_join(folder, name), inside) for name in self.folders(folder))
+        return paths
+
+    def notes(self) -> list[str]:
+        """What was left out, in words."""
+        notes = []
+        if self.hidden:
+            notes.append(f"{counted(self.hidden, 'hidden file or folder')} left out")
+        if others := sum(self.others.values()):
+            kinds = ", ".join(f"{shown(kind)} {n:,}" for kind, n in self.others.most_common(4))
+            notes.append(f"{counted(others, 'file')} not named like images left out: {kinds}")
+        if self._loops:
+            loops = sorted(self._loops)
+            notes.append(f"{counted(len(loops), 'link', loops)} to a folder above not followed")
+        return notes
+
+    def _list(self, folder: str) -> _Listing:
+        if folder not in self._listed:
+            self._listed[folder] = self._scan(folder)
+        return self._listed[folder]
+
+    def _scan(self, folder: str) -> _Listing:
+        folders, images = [], []
+        try:
+            with os.scandir(os.path.join(self.root, folder)) as entries:
+                for entry in entries:
+                    name = entry.name
+                    if name.startswith(".") or name in _NOT_DATA:
+                        self.hidden += 1
+                    elif entry.is_dir():
+                        folders.append(name)
+                    elif (suffix := os.path.splitext(name)[1].lower()) not in IMAGE_SUFFIXES:
+                        self.others[suffix or "no ending"] += 1
+                    elif entry.is_file() or entry.is_symlink():
+                        # A link to nowhere stays a row: it is told as a missing file.
+                        images.append(name)
+        except OSError as error:
+            raise DataError(
+                f"cannot list the folder {shown(_join(self.root, folder))}: {error.strerror}",
+                hint="give yourself permission to read it, or move it out of the data",
+            ) from error
+        return _Listing(tuple(sorted(folders)), tuple(sorted(images)))
+
+
+def _identity(place: str) -> tuple[int, int]:
+    status = os.stat(place)
+    return status.st_dev, status.st_ino

@@ -1,0 +1,158 @@
+"""A text or CSV file that lists images: ``path[,label[,split]]``."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from alexkit.choices import Split
+from alexkit.errors import DataError
+from alexkit.images.files import SPLIT_WORDS, FileSource, counted, order_notes, shown
+from alexkit.images.source import NO_LABEL, SPLITS
+
+LIST_SUFFIXES = frozenset({".csv", ".txt", ".lst"})
+"""Endings that make a file a list, in lower case."""
+
+_COLUMNS = {
+    "path": ("path", "file", "filename", "file_name", "filepath", "image", "image_path", "img"),
+    "label": ("label", "class", "category", "target"),
+    "split": ("split", "set", "subset"),
+}
+"""What a header may call each column, in lower case."""
+
+
+@dataclass(frozen=True)
+class _Line:
+    number: int
+    path: str
+    label: str
+    split: str
+
+
+def open_list(file: Path) -> FileSource:
+    """Reads a list; no image is opened, and the rows keep the list's order.
+
+    One image a line, ``path[,label[,split]]``, quoted as in CSV where a path holds commas,
+    quotes or line breaks. Relative paths start at the list's own folder. A first line that
+    names the columns ("path", "label", "split" or the synonyms in ``_COLUMNS``) may put them
+    in any order and have others, which are left out. Labels are names, matched as text; an
+    empty one means none. Files that are missing stay rows, whose ``read`` says so.
+
+    Raises:
+        DataError: not text, no row, an unknown split, too many columns, or every file
+            missing. The line is named where there is one.
+    """
+    place = Path(os.path.abspath(file)).parent
+    lines, notes = _read(file)
+    if not lines:
+        raise DataError(f"the list {shown(str(file))} is empty", hint="write one path a line")
+    splits = [_split(file, line) for line in lines]
+    paths = tuple(line.path for line in lines)
+    # Stops at the first one that is there, so that a long list costs one look.
+    if not any(os.path.exists(os.path.join(place, path)) for path in paths):
+        raise DataError(
+            f"none of the {counted(len(paths), 'file')} in {shown(str(file))} is there",
+            hint=f"the first is looked for at {shown(os.path.join(place, paths[0]))}",
+        )
+    classes = sorted({line.label for line in lines if line.label})
+    index = {name: label for label, name in enumerate(classes)}
+    labels = [index.get(line.label, NO_LABEL) for line in lines]
+    if classes and (unlabelled := labels.count(NO_LABEL)):
+        notes.append(f"{counted(unlabelled, 'image')} without a label")
+    if repeated := [path for path, times in Counter(paths).items() if times > 1]:
+        notes.append(f"{counted(len(repeated), 'path', repeated)} listed more than once")
+    return FileSource(
+        kind="list",
+        root=shown(str(place)),
+        classes=tuple(map(shown, classes)),
+        labels=np.array(labels, np.int32),
+        splits=np.array([SPLITS.index(split) for split in splits], np.uint8),
+        notes=(*notes, *order_notes(classes)),
+        place=place,
+        paths=paths,
+    )
+
+
+def _read(file: Path) -> tuple[list[_Line], list[str]]:
+    columns: dict[str, int] = {"path": 0, "label": 1, "split": 2}
+    notes: list[str] = []
+    lines: list[_Line] = []
+    width = 3
+    for number, cells in _cells(file):
+        if not lines and not notes and (header := _header(cells)):
+            columns, width = header, len(cells)
+            named = ", ".join(columns)
+            notes.append(f"line {number} read as a header: {named}")
+            continue
+        if len(cells) > width:
+            raise DataError(
+                f"line {number} of {shown(str(file))} has {len(cells)} columns, not {width}",
+                hint='put a path that holds commas in "quotes"',
+            )
+        values = {name: cells[at] if at < len(cells) else "" for name, at in columns.items()}
+        lines.append(
+            _Line(
+                number,
+                values["path"],
+                values.get("label", "").strip(),
+                values.get("split", "").strip(),
+            )
+        )
+        if not lines[-1].path:
+            raise DataError(
+                f"line {number} of {shown(str(file))} has no path",
+                hint="write path,label,split with the path first",
+            )
+    return lines, notes
+
+
+def _cells(file: Path) -> Iterator[tuple[int, list[str]]]:
+    """Line number (of its end, from 1) and cells of each line that is not empty."""
+    try:
+        # Bytes that are not UTF-8 come through as Python keeps such file names.
+        with open(file, encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
+            reader = csv.reader(text, skipinitialspace=True, strict=True)
+            for cells in reader:
+                if any(cell.strip() for cell in cells):
+                    if any("\0" in cell for cell in cells):
+                        raise csv.Error("zero bytes")
+                    yield reader.line_num, cells
+    except csv.Error as error:
+        raise DataError(
+            f"line {reader.line_num} of {shown(str(file))} is not text or CSV: {error}",
+            hint="save the list as UTF-8 text, one path,label,split a line",
+        ) from error
+    except OSError as error:
+        raise DataError(
+            f"cannot read the list {shown(str(file))}: {error.strerror}",
+            hint="give yourself permission to read it",
+        ) from error
+
+
+def _header(cells: list[str]) -> dict[str, int]:
+    """Column numbers by name when the line is a header, else nothing."""
+    words = [cell.strip().lower() for cell in cells]
+    columns = {
+        name: next(at for at, word in enumerate(words) if word in synonyms)
+        for name, synonyms in _COLUMNS.items()
+        if any(word in synonyms for word in words)
+    }
+    return columns if "path" in columns else {}
+
+
+def _split(file: Path, line: _Line) -> Split:
+    if not line.split:
+        return Split.NONE
+    if line.split.lower() not in SPLIT_WORDS:
+        raise DataError(
+            f"line {line.number} of {shown(str(file))} has the unknown split"
+            f" {shown(line.split)!r}",
+            hint=f"known: {', '.join(SPLIT_WORDS)}, or nothing",
+        )
+    return SPLIT_WORDS[line.split.lower()]

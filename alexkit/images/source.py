@@ -1,0 +1,62 @@
+"""What every kind of input looks like to the rest of alexkit: numbered, labelled bytes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from alexkit.choices import Split
+
+NO_LABEL = -1
+SPLITS = tuple(Split)
+"""Index = the code stored in :attr:`ImageSource.splits`."""
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """One image: its path as shown to people, its label (-1 = none) and its split."""
+
+    path: str
+    label: int
+    split: Split
+
+
+class ImageSource(Protocol):
+    """A fixed, ordered list of images; row ``i`` is the same image for ever.
+
+    Attributes:
+        kind: what sort of source this is, e.g. ``"folder"``.
+        root: where the data is, as an absolute path.
+        classes: K class names; index = label. Empty where there are no labels.
+        labels: (N) int32, -1 = none.
+        splits: (N) uint8, codes into :data:`SPLITS`.
+        notes: one sentence each about what was ignored or guessed while opening.
+    """
+
+    kind: str
+    root: str
+    classes: tuple[str, ...]
+    labels: npt.NDArray[np.int32]
+    splits: npt.NDArray[np.uint8]
+    notes: tuple[str, ...]
+
+    def __len__(self) -> int: ...
+
+    def record(self, row: int) -> ImageRecord:
+        """Path, label and split of a row."""
+        ...
+
+    def read(self, row: int) -> bytes:
+        """The encoded bytes of a row; safe to call from several threads at once.
+
+        Raises:
+            UnreadableImage: the file is gone or cannot be read.
+        """
+        ...
+
+    def fingerprint(self) -> str:
+        """Hex SHA-256 over paths, labels, splits, classes and file sizes in row order."""
+        ...

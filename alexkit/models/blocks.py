@@ -1,0 +1,148 @@
+"""What the networks are made of, each constant with the place it comes from.
+
+Marks: P = Krizhevsky, Sutskever, Hinton, NIPS 2012, by section; CAF = BVLC/caffe.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+FC_WIDTH = 4096
+"""Units of fc6 and of fc7 (P §3.5)."""
+
+POOL5_SIDE = 6
+"""Height and width of pool5 at a network's own input size."""
+
+DROPOUT = 0.5
+"""The chance that a unit of fc6 or fc7 is dropped (P §4.2)."""
+
+LRN_REACH = 2
+"""Maps to each side that a response is divided by: n = 5 with the map itself (P §3.3)."""
+
+
+def max_pool(x: Tensor, *, ceil: bool = False) -> Tensor:
+    """Overlapping 3 x 3 pooling at stride 2 (P §3.4) of (N, C, H, W).
+
+    ``ceil`` keeps a last window that hangs over the right and bottom edge.
+    """
+    return F.max_pool2d(x, 3, 2, ceil_mode=ceil)
+
+
+def response_norm(x: Tensor, *, coefficient: float, k: float) -> Tensor:
+    """Local response normalisation across maps (P §3.3): x / (k + coefficient * S)^0.75,
+    where S sums x² over the map and its two neighbours to each side, fewer at the ends.
+
+    The square and the sum are float32 at least, whatever ``x`` is; the result is as ``x``.
+
+    Args:
+        x: (N, C, H, W).
+        coefficient: what multiplies the plain sum. P's α is that factor (1e-4); Caffe and
+            torch first divide their α by n = 5.
+        k: 2 in P, 1 in Caffe.
+    """
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    maps = x.shape[1]
+    # Shifted slices of the padded squares, in pairs: 5 times as fast on a CPU as the 3-d
+    # average pooling inside torch's own local_response_norm, and equal to it.
+    squares = F.pad(wide.square(), (0, 0, 0, 0, LRN_REACH, LRN_REACH))
+    pairs = squares[:, :-1] + squares[:, 1:]
+    total = (pairs[:, :maps] + pairs[:, 2 : maps + 2]).add_(squares[:, 2 * LRN_REACH :])
+    # β = 3/4 as two square roots: pow costs half as much again.
+    root = total.mul_(coefficient).add_(k).rsqrt_()
+    return (wide * root * root.sqrt()).to(x.dtype)
+
+
+class BatchNorm2d(nn.BatchNorm2d):
+    """Batch normalisation that uses, and keeps, its running statistics once it is frozen."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _batch_norm(self, x)
+
+
+class BatchNorm1d(nn.BatchNorm1d):
+    """As :class:`BatchNorm2d`, for (N, D)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _batch_norm(self, x)
+
+
+def _batch_norm(norm: BatchNorm1d | BatchNorm2d, x: Tensor) -> Tensor:
+    learning = norm.training and norm.weight.requires_grad
+    if learning and norm.num_batches_tracked is not None:
+        norm.num_batches_tracked.add_(1)
+    return F.batch_norm(
+        x,
+        norm.running_mean,
+        norm.running_var,
+        norm.weight,
+        norm.bias,
+        training=learning,
+        momentum=norm.momentum or 0.0,
+        eps=norm.eps,
+    )
+
+
+class NormedConv2d(nn.Conv2d):
+    """A convolution without bias, then batch normalisation; its tensors are ``weight`` and
+    ``bn.*``. (N, C, H, W) to (N, C', H', W')."""
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        size: int,
+        *,
+        stride: int = 1,
+        padding: int = 0,
+        groups: int,
+    ) -> None:
+        super().__init__(
+            inputs, outputs, size, stride=stride, padding=padding, groups=groups, bias=False
+        )
+        self.bn = BatchNorm2d(outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        normed: Tensor = self.bn(super().forward(x))
+        return normed
+
+
+class NormedLinear(nn.Linear):
+    """As :class:`NormedConv2d`, for (N, D) to (N, D')."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, bias=False)
+        self.bn = BatchNorm1d(outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        normed: Tensor = self.bn(super().forward(x))
+        return normed
+
+
+def fill_gaussian(
+    tensors: Mapping[str, Tensor], generator: torch.Generator, *, std: float, bias: float
+) -> None:
+    """Weights from N(0, ``std``²), every bias equal to ``bias`` (P §5)."""
+    tensors["weight"].normal_(0.0, std, generator=generator)
+    tensors["bias"].fill_(bias)
+
+
+def fill_torch(tensors: Mapping[str, Tensor], generator: torch.Generator) -> None:
+    """What ``reset_parameters`` of torch's Conv2d and Linear draws, in the same order."""
+    weight = tensors["weight"]
+    nn.init.kaiming_uniform_(weight, a=math.sqrt(5), generator=generator)
+    bound = 1 / math.sqrt(weight[0].numel())
+    tensors["bias"].uniform_(-bound, bound, generator=generator)
+
+
+def fill_msra(tensors: Mapping[str, Tensor], generator: torch.Generator) -> None:
+    """Weights from N(0, 2 / inputs), as CAF's filler "msra"; biases 0, batch norm at rest."""
+    for name, tensor in tensors.items():
+        if name == "weight":
+            tensor.normal_(0.0, math.sqrt(2 / tensor[0].numel()), generator=generator)
+        else:
+            tensor.fill_(1 if name in ("bn.weight", "bn.running_var") else 0)

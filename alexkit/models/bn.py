@@ -1,0 +1,76 @@
+"""``alexnet-bn``: the 2012 network with batch normalisation in place of what came before it.
+
+After AlexNet_cvgj (cvjena/cnn-models, ``AlexNet_cvgj/train.prototxt``: 60.1 % top-1): batch
+normalisation between every convolution or fc6/fc7 and its ReLU, no response normalisation,
+He's initialisation. What differs from it here, and why:
+
+- scale and shift are learned, as batch norm is usually meant; the biases that would double
+  the shift are left out;
+- no normalisation of the image itself: the preprocessing does that;
+- dropout of 0.2, the best of 0, 0.2 and 0.5 beside batch norm in ducha-aiki's
+  caffenet-benchmark, where cvgj has none;
+- 224 pixels with conv1 padded as in :mod:`alexkit.models.paper`, where cvgj crops 227.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from alexkit.models.blocks import (
+    FC_WIDTH,
+    POOL5_SIDE,
+    NormedConv2d,
+    NormedLinear,
+    fill_msra,
+    max_pool,
+)
+from alexkit.models.layered import LayeredNet, Walk, rectified, tapped
+from alexkit.models.paper import CONV1_PAD
+
+LOW_DROPOUT = 0.2
+
+
+class BatchNormAlexNet(LayeredNet):
+    """Widths and groups of the 2012 network on one device; 60,974,792 parameters at 1,000
+    classes. ``convN:pre`` and ``fcN:pre`` are after batch norm, before the ReLU."""
+
+    def __init__(self, num_classes: int = 1000) -> None:
+        super().__init__()
+        self.conv1 = NormedConv2d(3, 96, 11, stride=4, groups=1)
+        self.conv2 = NormedConv2d(96, 256, 5, padding=2, groups=2)
+        self.conv3 = NormedConv2d(256, 384, 3, padding=1, groups=1)
+        self.conv4 = NormedConv2d(384, 384, 3, padding=1, groups=2)
+        self.conv5 = NormedConv2d(384, 256, 3, padding=1, groups=2)
+        self.dropout = nn.Dropout(LOW_DROPOUT)
+        self.fc6: NormedLinear | None = NormedLinear(256 * POOL5_SIDE**2, FC_WIDTH)
+        self.fc7: NormedLinear | None = NormedLinear(FC_WIDTH, FC_WIDTH)
+        self.fc8 = nn.Linear(FC_WIDTH, num_classes)
+
+    def walk(self, x: Tensor) -> Walk:
+        x = yield from rectified("conv1", self.conv1(F.pad(x, CONV1_PAD)))
+        x = yield from tapped("pool1", max_pool(x))
+        x = yield from rectified("conv2", self.conv2(x))
+        x = yield from tapped("pool2", max_pool(x))
+        x = yield from rectified("conv3", self.conv3(x))
+        x = yield from rectified("conv4", self.conv4(x))
+        x = yield from rectified("conv5", self.conv5(x))
+        x = yield from tapped("pool5", max_pool(x))
+        x = x.flatten(1)
+        if self.fc6 is not None:
+            x = yield from rectified("fc6", self.fc6(x))
+            x = self.dropout(x)
+        if self.fc7 is not None:
+            x = yield from rectified("fc7", self.fc7(x))
+            x = self.dropout(x)
+        if self.fc8 is not None:
+            yield "fc8", self.fc8(x)
+
+    def fill(
+        self, layer: str, tensors: Mapping[str, Tensor], generator: torch.Generator
+    ) -> None:
+        """N(0, 2 / inputs) everywhere, as cvgj's prototxt has it."""
+        fill_msra(tensors, generator)

@@ -1,0 +1,95 @@
+"""A new classifier on an old network: what it reads, what stays frozen, which rates apply."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import nn
+
+from alexkit.choices import Freeze
+from alexkit.models.blocks import FC_WIDTH, fill_gaussian
+from alexkit.models.layered import LayeredNet
+
+HEAD = "fc8"
+HEAD_STD = 0.01
+"""Of a new head's weights: what the paper (§5) and Caffe's networks begin fc8 with."""
+
+_TRAINED = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7")
+_READABLE = ("fc7", "pool5")
+
+
+def attach_head(net: LayeredNet, num_classes: int, *, at: str | None = None) -> nn.Linear:
+    """Puts a new ``fc8`` of unset values behind layer ``at``; layers between them go.
+
+    Args:
+        net: changed in place.
+        num_classes: K.
+        at: ``"fc7"`` or ``"pool5"``; None is fc7 where ``net`` has it.
+
+    Returns:
+        The new layer, on the network's first slot.
+    """
+    shapes = net.layer_shapes()
+    at = at or next(layer for layer in _READABLE if layer in shapes)
+    assert at in _READABLE, at
+    assert at in shapes, f"the network has no {at}"
+    net.cut("fc8" if at == "fc7" else "fc6")
+    net.fc8 = nn.Linear(math.prod(shapes[at]), num_classes, device=net.slots[0])
+    return net.fc8
+
+
+def replace_head(
+    net: LayeredNet, num_classes: int, *, seed: int, at: str | None = None
+) -> None:
+    """As :func:`attach_head`, with weights from N(0, 0.01²) by ``seed`` and biases of 0.
+
+    On a network without classifier this is a single linear layer on pool5, and its weights
+    begin at 0: on maps that stay as they are the loss is convex, and what the vectors of
+    pool5, three times as long as those of fc7, make of random weights takes long to unlearn.
+    """
+    head = attach_head(net, num_classes, at=at)
+    if head.in_features != FC_WIDTH:
+        nn.init.zeros_(head.weight)
+        nn.init.zeros_(head.bias)
+        return
+    weight = torch.empty(head.weight.shape)
+    tensors = {"weight": weight, "bias": torch.empty(head.bias.shape)}
+    fill_gaussian(tensors, torch.Generator().manual_seed(seed), std=HEAD_STD, bias=0.0)
+    head.load_state_dict(tensors)
+
+
+def freeze(net: LayeredNet, upto: Freeze) -> None:
+    """Leaves the weights of ``upto`` and all layers before it as they are, and trains the
+    rest. Frozen batch norm keeps its running statistics too.
+
+    ``Freeze.AUTO`` is for whoever knows the data to settle first.
+    """
+    assert upto is not Freeze.AUTO
+    count = 0 if upto is Freeze.NONE else _TRAINED.index(upto.value) + 1
+    for name, parameter in net.named_parameters():
+        parameter.requires_grad_(_layer(net, name) not in _TRAINED[:count])
+
+
+def parameter_groups(net: LayeredNet, head_multiplier: float) -> list[dict[str, Any]]:
+    """The parameters that are trained, as an optimiser takes them.
+
+    Returns:
+        Up to two groups, ``{"name": "body" | "head", "params": [...], "lr_multiplier": x}``:
+        the head (fc8) learns ``head_multiplier`` times as fast as what comes before it.
+    """
+    body: list[nn.Parameter] = []
+    head: list[nn.Parameter] = []
+    for name, parameter in net.named_parameters():
+        if parameter.requires_grad:
+            (head if _layer(net, name) == HEAD else body).append(parameter)
+    groups: list[dict[str, Any]] = [
+        {"name": "body", "params": body, "lr_multiplier": 1.0},
+        {"name": "head", "params": head, "lr_multiplier": head_multiplier},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def _layer(net: LayeredNet, name: str) -> str:
+    return net.canonical_name(name).split(".")[0]

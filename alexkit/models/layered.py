@@ -1,0 +1,217 @@
+"""A network as an ordered walk through named layers, any of which can be asked for.
+
+Layer names are the papers': ``conv1 … conv5``, ``norm1 norm2``, ``pool1 pool2 pool5``,
+``fc6 fc7 fc8``, ``prob``. ``convN`` and ``fcN`` are after the ReLU and without dropout,
+``convN:pre`` and ``fcN:pre`` before it; ``fc8`` are the logits, ``prob`` their softmax.
+
+Tensor names are canonical: ``conv1.weight … fc8.bias`` (``conv1.bn.weight`` and so on with
+batch norm), in the shapes of one device with grouped convolutions, so that a weight file
+does not depend on where the network ran.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from typing import TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from alexkit.errors import UnknownName
+
+Halves = tuple[Tensor, Tensor]
+"""One layer's maps or units cut in two along dim 1, each half on its own device."""
+
+Activation = Tensor | Halves
+A = TypeVar("A", Tensor, Halves)
+Walk = Iterator[tuple[str, Activation]]
+Steps = Generator[tuple[str, A], None, A]
+
+CLASSIFIER = ("fc6", "fc7", "fc8")
+"""The layers that weights may lack, from one of them to the end."""
+
+
+class LayeredNet(nn.Module):
+    """Base of the networks: subclasses hold the modules and write :meth:`walk`.
+
+    ``fc6``, ``fc7`` and ``fc8`` may be absent (see :meth:`cut`): a network without ``fc8``
+    serves its layers but has no logits; one whose ``fc8`` reads ``pool5`` has no ``fc6``.
+
+    Attributes:
+        input_side: height and width of the images it is made for, in pixels.
+    """
+
+    input_side = 224
+    fc8: nn.Linear | None
+
+    def walk(self, x: Tensor) -> Walk:
+        """Computes (N, 3, H, W) float32 layer by layer, up to ``fc8``.
+
+        Yields each layer's name and value. Who takes a value of a ``:pre`` layer copies it
+        before going on: the ReLU that follows overwrites it.
+        """
+        raise NotImplementedError
+
+    def fill(
+        self, layer: str, tensors: Mapping[str, Tensor], generator: torch.Generator
+    ) -> None:
+        """Draws one layer's initial tensors, canonical and on the CPU, in place."""
+        raise NotImplementedError
+
+    def canonical_name(self, name: str) -> str:
+        """The canonical name of a tensor in ``state_dict()``."""
+        return name
+
+    @property
+    def slots(self) -> tuple[torch.device, ...]:
+        """The devices it runs on: images go to the first, logits come from the first."""
+        return (next(self.parameters()).device,)
+
+    def place(self, devices: Sequence[torch.device]) -> None:
+        """Moves it to ``devices``; a network of one slot goes to the first."""
+        self.to(devices[0])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (N, K) on the first slot, of (N, 3, input_side, input_side) float32."""
+        last: tuple[str, Activation] = ("image", x)
+        for last in self.walk(x):  # noqa: B007 - each value may go once the next is there
+            pass
+        name, logits = last
+        assert name == "fc8", f"the network ends at {name}: it has no classifier"
+        return joined(logits)
+
+    def taps(self, x: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
+        """The values of ``layers``, all from one pass that ends at the deepest of them.
+
+        Args:
+            x: (N, 3, H, W) float32 on the first slot.
+            layers: names; the result has them in this order.
+
+        Returns:
+            (N, C, H', W') or (N, D) each, on the first slot, none of which aliases another.
+
+        Raises:
+            UnknownName: the network has no such layer.
+        """
+        taken: dict[str, Tensor] = {}
+        passed = []
+        for name, value in self._walk_to_prob(x):
+            passed.append(name)
+            if name in layers:
+                whole = joined(value)
+                overwritten = whole is value and name.endswith(":pre")
+                taken[name] = whole.clone() if overwritten else whole
+            if len(taken) == len(set(layers)):
+                break
+        for name in layers:
+            if name not in taken:
+                raise UnknownName("layer", name, passed)
+        return {name: taken[name] for name in layers}
+
+    def _walk_to_prob(self, x: Tensor) -> Walk:
+        last: tuple[str, Activation] = ("image", x)
+        for last in self.walk(x):
+            yield last
+        name, logits = last
+        if name == "fc8":
+            yield "prob", F.softmax(joined(logits), dim=1)
+
+    def layer_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Every layer it has, in order, with the shape of one image's value.
+
+        Found by a walk with tensors that have shapes but no data, which computes nothing.
+        """
+        net = without_data(self).eval()
+        side = self.input_side
+        with torch.no_grad():
+            walk = net._walk_to_prob(torch.empty(1, 3, side, side, device="meta"))
+            return {name: tuple(joined(value).shape[1:]) for name, value in walk}
+
+    def cut(self, layer: str) -> None:
+        """Takes ``layer``, one of :data:`CLASSIFIER`, and all after it away."""
+        for name in CLASSIFIER[CLASSIFIER.index(layer) :]:
+            for module in self.modules():
+                if hasattr(module, name):
+                    setattr(module, name, None)
+
+    def canonical_state_dict(self) -> dict[str, Tensor]:
+        """Its tensors by canonical name: the live ones, or copies where they are in parts."""
+        own = self.state_dict()
+        state = {}
+        for name, parts in self._parts().items():
+            first = own[parts[0]]
+            whole = [first, *(own[part].to(first.device) for part in parts[1:])]
+            state[name] = torch.cat(whole) if len(parts) > 1 else first
+        return state
+
+    def load_canonical(self, state: Mapping[str, Tensor]) -> None:
+        """Copies ``state`` in; its names and shapes are the network's own, see
+        :func:`alexkit.models.weights.fit_state`."""
+        own: dict[str, Tensor] = {}
+        for name, parts in self._parts().items():
+            rows = state[name].chunk(len(parts)) if len(parts) > 1 else (state[name],)
+            own.update(zip(parts, rows, strict=True))
+        self.load_state_dict(own)
+
+    def _parts(self) -> dict[str, list[str]]:
+        """Canonical name -> the names in ``state_dict()`` whose rows (dim 0) make it up."""
+        parts: dict[str, list[str]] = {}
+        for name in self.state_dict():
+            parts.setdefault(self.canonical_name(name), []).append(name)
+        return parts
+
+
+def initialise(net: LayeredNet, seed: int) -> None:
+    """Draws every tensor anew, as the network's own source has it.
+
+    Drawn on the CPU in canonical shapes: the values depend on ``seed`` alone, not on
+    where the network is or in how many parts.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    state = {
+        name: torch.empty(tensor.shape, dtype=tensor.dtype)
+        for name, tensor in net.canonical_state_dict().items()
+    }
+    layers: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in state.items():
+        layer, _, rest = name.partition(".")
+        layers.setdefault(layer, {})[rest] = tensor
+    for layer, tensors in layers.items():
+        net.fill(layer, tensors, generator)
+    net.load_canonical(state)
+
+
+def without_data(net: LayeredNet) -> LayeredNet:
+    """A copy of ``net`` whose tensors have shapes but no data (torch's "meta" device)."""
+    # deepcopy takes what the memo has for these tensors, so no weights are copied.
+    memo: dict[int, object] = {id(b): b.to("meta") for b in net.buffers()}
+    memo.update(
+        (id(p), nn.Parameter(p.detach().to("meta"), requires_grad=p.requires_grad))
+        for p in net.parameters()
+    )
+    return copy.deepcopy(net, memo)
+
+
+def joined(value: Activation) -> Tensor:
+    """The whole of a layer; halves are joined along dim 1 on the first half's device."""
+    if isinstance(value, Tensor):
+        return value
+    first, second = value
+    return torch.cat([first, second.to(first.device)], dim=1)
+
+
+def tapped(name: str, value: A) -> Steps[A]:
+    """``value`` under its name, and back."""
+    yield name, value
+    return value
+
+
+def rectified(name: str, value: A) -> Steps[A]:
+    """``value`` as ``name:pre``, then after ReLU, done in place, as ``name``; and back."""
+    yield f"{name}:pre", value
+    for part in (value,) if isinstance(value, Tensor) else value:
+        F.relu(part, inplace=True)
+    yield name, value
+    return value

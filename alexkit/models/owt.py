@@ -1,0 +1,62 @@
+"""``alexnet-owt``: torchvision's AlexNet, one tower without response normalisation.
+
+From "One weird trick for parallelizing convolutional neural networks" (arXiv 1404.5997) by
+way of torchvision's ``alexnet.py``, whose conv4 has 256 maps where the article words 384.
+61,100,840 parameters at 1,000 classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from alexkit.models.blocks import DROPOUT, FC_WIDTH, POOL5_SIDE, fill_torch, max_pool
+from alexkit.models.layered import LayeredNet, Walk, rectified, tapped
+
+
+class OneTowerAlexNet(LayeredNet):
+    """Equal to ``torchvision.models.alexnet``, dropout before fc6 and fc7 included.
+
+    Images of another size than 224 are served too: pool5 is then averaged to 6 x 6 before
+    fc6, as torchvision does.
+    """
+
+    def __init__(self, num_classes: int = 1000) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 64, 11, stride=4, padding=2)
+        self.conv2 = nn.Conv2d(64, 192, 5, padding=2)
+        self.conv3 = nn.Conv2d(192, 384, 3, padding=1)
+        self.conv4 = nn.Conv2d(384, 256, 3, padding=1)
+        self.conv5 = nn.Conv2d(256, 256, 3, padding=1)
+        self.dropout = nn.Dropout(DROPOUT)
+        self.fc6: nn.Linear | None = nn.Linear(256 * POOL5_SIDE**2, FC_WIDTH)
+        self.fc7: nn.Linear | None = nn.Linear(FC_WIDTH, FC_WIDTH)
+        self.fc8 = nn.Linear(FC_WIDTH, num_classes)
+
+    def walk(self, x: Tensor) -> Walk:
+        x = yield from rectified("conv1", self.conv1(x))
+        x = yield from tapped("pool1", max_pool(x))
+        x = yield from rectified("conv2", self.conv2(x))
+        x = yield from tapped("pool2", max_pool(x))
+        x = yield from rectified("conv3", self.conv3(x))
+        x = yield from rectified("conv4", self.conv4(x))
+        x = yield from rectified("conv5", self.conv5(x))
+        x = yield from tapped("pool5", max_pool(x))
+        if x.shape[-2:] != (POOL5_SIDE, POOL5_SIDE):
+            x = F.adaptive_avg_pool2d(x, POOL5_SIDE)
+        x = x.flatten(1)
+        if self.fc6 is not None:
+            x = yield from rectified("fc6", self.fc6(self.dropout(x)))
+        if self.fc7 is not None:
+            x = yield from rectified("fc7", self.fc7(self.dropout(x)))
+        if self.fc8 is not None:
+            yield "fc8", self.fc8(x)
+
+    def fill(
+        self, layer: str, tensors: Mapping[str, Tensor], generator: torch.Generator
+    ) -> None:
+        """torch's defaults: torchvision's ``alexnet.py`` sets nothing of its own."""
+        fill_torch(tensors, generator)

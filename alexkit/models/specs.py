@@ -1,0 +1,169 @@
+"""The networks by name: how each is built, what its images go through, where it is from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import torch
+from torch import Tensor
+
+from alexkit.errors import UnknownName
+from alexkit.images.preprocess import Preprocess
+from alexkit.models.bn import BatchNormAlexNet
+from alexkit.models.caffe import BvlcAlexNet, CaffeNet
+from alexkit.models.layered import LayeredNet
+from alexkit.models.owt import OneTowerAlexNet
+from alexkit.models.paper import TwoTowerAlexNet
+
+
+@dataclass(frozen=True)
+class Published:
+    """Weights on the network: where, and how their SHA-256 begins."""
+
+    url: str
+    sha256_prefix: str
+
+
+@dataclass(frozen=True)
+class BackboneSpec:
+    """What is known of a network before any weights.
+
+    Attributes:
+        name: as ``--model`` takes it.
+        build: makes it for K classes.
+        preprocess: what its images go through unless the weights say otherwise.
+        aliases: other names of its layers -> ours.
+        citation: where it comes from.
+        imagenet: its published ImageNet weights, if there are any.
+    """
+
+    name: str
+    build: Callable[[int], LayeredNet]
+    preprocess: Preprocess
+    aliases: Mapping[str, str]
+    citation: str
+    imagenet: Published | None = None
+
+    def empty(self, num_classes: int = 1000) -> LayeredNet:
+        """The network with shapes but no data, on torch's "meta" device; costs nothing."""
+        with torch.device("meta"):
+            return self.build(num_classes)
+
+
+PAPER_PREPROCESS = Preprocess(
+    resize=256, crop=224, mean=(127.305, 119.715, 104.913), std=(1.0, 1.0, 1.0), scale=1.0
+)
+"""P §2: short side 256, raw RGB values less their mean. The means are the channel averages
+of the author's own mean image (cuda-convnet2, ``make-data/input_meta``)."""
+
+CAFFE_PREPROCESS = Preprocess(
+    resize=256,
+    mode="squash",
+    crop=227,
+    mean=(104.007, 116.669, 122.679),
+    std=(1.0, 1.0, 1.0),
+    scale=1.0,
+    channels="BGR",
+)
+"""``examples/imagenet`` of BVLC/caffe resizes both sides to 256; the means are the channel
+averages of its ``ilsvrc_2012_mean.npy``, as its classification example subtracts them."""
+
+TORCHVISION_ALIASES = {
+    "features.0": "conv1:pre",
+    "features.1": "conv1",
+    "features.2": "pool1",
+    "features.3": "conv2:pre",
+    "features.4": "conv2",
+    "features.5": "pool2",
+    "features.6": "conv3:pre",
+    "features.7": "conv3",
+    "features.8": "conv4:pre",
+    "features.9": "conv4",
+    "features.10": "conv5:pre",
+    "features.11": "conv5",
+    "features.12": "pool5",
+    "classifier.1": "fc6:pre",
+    "classifier.2": "fc6",
+    "classifier.4": "fc7:pre",
+    "classifier.5": "fc7",
+    "classifier.6": "fc8",
+}
+"""Modules of torchvision's ``alexnet``; what each computes, before the next one changes it."""
+
+CAFFE_ALIASES = {f"relu{i}": f"conv{i}" for i in range(1, 6)} | {"relu6": "fc6", "relu7": "fc7"}
+"""Names of Caffe's ReLU layers; its blobs have our names."""
+
+SPECS: Mapping[str, BackboneSpec] = MappingProxyType(
+    {
+        "alexnet": BackboneSpec(
+            name="alexnet",
+            build=TwoTowerAlexNet,
+            preprocess=PAPER_PREPROCESS,
+            aliases={},
+            citation="Krizhevsky, Sutskever, Hinton: ImageNet Classification with Deep "
+            "Convolutional Neural Networks, NIPS 2012",
+        ),
+        "alexnet-owt": BackboneSpec(
+            name="alexnet-owt",
+            build=OneTowerAlexNet,
+            preprocess=Preprocess(),
+            aliases=TORCHVISION_ALIASES,
+            citation="Krizhevsky: One weird trick for parallelizing convolutional neural "
+            "networks, arXiv 1404.5997; torchvision's alexnet, IMAGENET1K_V1",
+            imagenet=Published(
+                url="https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
+                sha256_prefix="7be5be79",
+            ),
+        ),
+        "alexnet-bn": BackboneSpec(
+            name="alexnet-bn",
+            build=BatchNormAlexNet,
+            # The source normalises the image inside the network; torchvision's mean and
+            # standard deviation come to the same.
+            preprocess=Preprocess(),
+            aliases={},
+            citation="after AlexNet_cvgj: Simon, Rodner, Denzler: ImageNet pre-trained models "
+            "with batch normalization, arXiv 1612.01452",
+        ),
+        "bvlc-alexnet": BackboneSpec(
+            name="bvlc-alexnet",
+            build=BvlcAlexNet,
+            preprocess=CAFFE_PREPROCESS,
+            aliases=CAFFE_ALIASES,
+            citation="BVLC/caffe, models/bvlc_alexnet",
+        ),
+        "caffenet": BackboneSpec(
+            name="caffenet",
+            build=CaffeNet,
+            preprocess=CAFFE_PREPROCESS,
+            aliases=CAFFE_ALIASES,
+            citation="BVLC/caffe, models/bvlc_reference_caffenet",
+        ),
+    }
+)
+
+
+def find_spec(name: str) -> BackboneSpec:
+    """The network called ``name``.
+
+    Raises:
+        UnknownName: there is none.
+    """
+    if name not in SPECS:
+        raise UnknownName("model", name, SPECS)
+    return SPECS[name]
+
+
+def detect_models(state: Mapping[str, Tensor]) -> list[str]:
+    """Names of the networks whose conv1 is the one in ``state`` and that share most tensors
+    with it, by canonical name and shape."""
+    scores = {}
+    for name, spec in SPECS.items():
+        shapes = {k: v.shape for k, v in spec.empty().canonical_state_dict().items()}
+        same = {k for k, tensor in state.items() if shapes.get(k) == tensor.shape}
+        if "conv1.weight" in same:
+            scores[name] = len(same)
+    best = max(scores.values(), default=0)
+    return [name for name, score in scores.items() if score == best]

@@ -1,0 +1,287 @@
+"""Weights in files: read without running what is in them, named canonically, checked.
+
+Canonical names and shapes are in :mod:`alexkit.models.layered`. A file of ours is
+safetensors with these names and string metadata; torch's ``.pth`` and torchvision's,
+Caffe's and ONNX' names for the same tensors are read too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import pickle
+import re
+import warnings
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from alexkit.errors import DamagedFile, DataError, OutOfSpace, WeightsMismatch
+from alexkit.models.layered import CLASSIFIER, LayeredNet, without_data
+
+State = dict[str, Tensor]
+
+TORCHVISION_LAYERS = {
+    "features.0": "conv1",
+    "features.3": "conv2",
+    "features.6": "conv3",
+    "features.8": "conv4",
+    "features.10": "conv5",
+    "classifier.1": "fc6",
+    "classifier.4": "fc7",
+    "classifier.6": "fc8",
+}
+"""Modules of ``torchvision.models.alexnet`` that hold tensors, and their layers."""
+
+_CAFFE_NAME = re.compile(r"(conv[1-5]|fc[678])_([wb])(?:_0)?")
+_CAFFE_TENSORS = {"w": "weight", "b": "bias"}
+_WRAPPERS = ("module", "_orig_mod")
+"""Parts that DataParallel, DistributedDataParallel and torch.compile put into names."""
+
+_NESTED = ("state_dict", "model")
+"""Where training scripts put the state dict inside a checkpoint."""
+
+
+def canonical_name(name: str) -> str:
+    """The canonical form of a tensor's name; one that is not known is returned as it is."""
+    name = ".".join(part for part in name.split(".") if part not in _WRAPPERS)
+    caffe = _CAFFE_NAME.fullmatch(name)
+    if caffe:
+        return f"{caffe[1]}.{_CAFFE_TENSORS[caffe[2]]}"
+    module, _, tensor = name.rpartition(".")
+    return f"{TORCHVISION_LAYERS[module]}.{tensor}" if module in TORCHVISION_LAYERS else name
+
+
+def torchvision_names(state: Mapping[str, Tensor]) -> State:
+    """A canonical state of ``alexnet-owt`` under torchvision's names, in its order."""
+    modules = {layer: module for module, layer in TORCHVISION_LAYERS.items()}
+    renamed = {}
+    for name, tensor in state.items():
+        layer, _, rest = name.partition(".")
+        renamed[f"{modules[layer]}.{rest}"] = tensor
+    return renamed
+
+
+def read_state(path: Path) -> tuple[State, dict[str, str]]:
+    """Reads a weight file; what kind it is, its content says.
+
+    Returns:
+        The tensors, on the CPU, by canonical name, and a safetensors file's metadata.
+
+    Raises:
+        DataError: the file cannot be opened.
+        DamagedFile: it is truncated, or no state dict; a pickle is never executed.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(9)
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be read: {error.strerror}",
+            hint="name a .safetensors or .pth file of weights",
+        ) from error
+    # safetensors: eight bytes that say how long the JSON is, then the JSON.
+    if head[8:] == b"{":
+        state, metadata = _read_safetensors(path)
+    else:
+        state, metadata = _read_torch(path), {}
+    renamed: State = {}
+    for name, tensor in state.items():
+        canonical = canonical_name(name)
+        if canonical in renamed:
+            raise DamagedFile(
+                f"{path} holds {canonical} twice, once as {name}", hint="keep one of the two"
+            )
+        renamed[canonical] = tensor
+    return renamed, metadata
+
+
+def _read_safetensors(path: Path) -> tuple[State, dict[str, str]]:
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, dict(  # noqa: SIM118
+                file.metadata() or {}
+            )
+    except SafetensorError as error:
+        raise DamagedFile(
+            f"{path} is a damaged safetensors file: {error}",
+            hint="copy or download it again, or use the checkpoint before it",
+        ) from error
+
+
+def _read_torch(path: Path) -> State:
+    try:
+        # From an open file, as torch goes by the name's ending; what it has to say about odd
+        # pickles ends in an error here anyway.
+        with path.open("rb") as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            loaded = torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        found = re.search(r"GLOBAL (\S+)", str(error))
+        objects = f" ({found[1]})" if found else ""
+        raise DamagedFile(
+            f"{path} holds more than tensors{objects} or is damaged; nothing in it was run",
+            hint="save the tensors alone: torch.save(model.state_dict(), FILE)",
+        ) from error
+    # Cut or altered bytes can end in nearly any exception of the unpickler or zip reader.
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
+        raise DamagedFile(
+            f"{path} is damaged or no file of weights: {reason}",
+            hint="copy or download it again",
+        ) from error
+    return _state_in(loaded, path)
+
+
+def _state_in(loaded: Any, path: Path) -> State:
+    for key in _NESTED:
+        if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
+            loaded = loaded[key]
+    if not isinstance(loaded, Mapping) or not loaded:
+        raise DamagedFile(
+            f"{path} holds no state dict",
+            hint="save one with torch.save(model.state_dict(), FILE)",
+        )
+    for name, tensor in loaded.items():
+        dense = isinstance(tensor, Tensor) and tensor.layout == torch.strided
+        if not isinstance(name, str) or not dense or tensor.is_quantized:
+            raise DamagedFile(
+                f"{path} is no state dict: {name!r} is no plain tensor",
+                hint="save one with torch.save(model.state_dict(), FILE)",
+            )
+    return dict(loaded)
+
+
+def fit_state(
+    net: LayeredNet,
+    state: Mapping[str, Tensor],
+    *,
+    what: str = "the weights do not fit the network",
+) -> tuple[str, ...]:
+    """Copies a canonical state into ``net``, which must have exactly these tensors.
+
+    The classifier, from fc6, fc7 or fc8 on, may be absent from ``state`` as a whole; it is
+    then cut off ``net``, so that no layer answers with values that were never trained.
+
+    Returns:
+        The names of the tensors cut off, in order; none if the state is complete.
+
+    Raises:
+        WeightsMismatch: tensors missing, unexpected, or of another shape, all named; ``net``
+            is as it was. ``what`` begins the message.
+    """
+    needed = without_data(net).canonical_state_dict()
+    missing = [name for name in needed if name not in state]
+    first_cut = _tail(missing, needed)
+    faults = [
+        _listed("missing", () if first_cut else missing),
+        _listed("unexpected", (name for name in state if name not in needed)),
+        _listed("of another kind", _misfits(state, needed)),
+    ]
+    if any(faults):
+        raise WeightsMismatch(
+            f"{what}: {'; '.join(filter(None, faults))}",
+            hint="name the network they were made with: --model NAME",
+        )
+    if first_cut:
+        net.cut(first_cut)
+    net.load_canonical(state)
+    return tuple(missing)
+
+
+def _tail(missing: list[str], needed: Mapping[str, Tensor]) -> str | None:
+    """The layer from which on the whole classifier, and nothing else, is missing."""
+    for i, layer in enumerate(CLASSIFIER):
+        tail = [name for name in needed if name.split(".")[0] in CLASSIFIER[i:]]
+        if missing and missing == tail:
+            return layer
+    return None
+
+
+def _misfits(state: Mapping[str, Tensor], needed: Mapping[str, Tensor]) -> Iterable[str]:
+    for name, tensor in state.items():
+        if name not in needed:
+            continue
+        got, want = tuple(tensor.shape), tuple(needed[name].shape)
+        if got != want:
+            yield f"{name} {got} where {want} is needed"
+        elif tensor.is_floating_point() != needed[name].is_floating_point():
+            yield f"{name} {tensor.dtype} where {needed[name].dtype} is needed"
+
+
+def _listed(kind: str, names: Iterable[str], most: int = 8) -> str:
+    names = list(names)
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"{kind} {', '.join(names[:most])}{more}" if names else ""
+
+
+def write_weights(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """Writes a safetensors file that is either whole and on the disk, or not there.
+
+    Args:
+        path: replaced if it exists; its folder is made.
+        state: canonical names; any device.
+        metadata: what :meth:`alexkit.models.zoo.Backbone.metadata` gives, and more.
+
+    Returns:
+        The file's SHA-256 in hex.
+
+    Raises:
+        OutOfSpace: the disk is full or cannot be written; nothing is left behind.
+    """
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    data = safetensors.torch.save(plain, dict(metadata))
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise OutOfSpace(
+            f"{path} cannot be written: {error.strerror}",
+            hint=f"it needs {len(data) / 1e6:.0f} MB: free some space or use another --out",
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):  # what went wrong is told already
+            partial.unlink(missing_ok=True)
+    return hashlib.sha256(data).hexdigest()
+
+
+def _sync_folder(folder: Path) -> None:
+    # A rename is durable only once the folder that holds the name is. Windows cannot do it.
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def state_sha256(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 in hex of the tensors' names, types, shapes and values, in order of name."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hex."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

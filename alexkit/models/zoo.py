@@ -1,0 +1,242 @@
+"""How the name of a network and some weights become a network ready for use."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from alexkit.errors import DamagedFile, UnknownName, UsageError, WeightsMismatch
+from alexkit.images.preprocess import Preprocess
+from alexkit.models.download import fetch
+from alexkit.models.heads import attach_head
+from alexkit.models.layered import LayeredNet, initialise
+from alexkit.models.specs import SPECS, BackboneSpec, detect_models, find_spec
+from alexkit.models.weights import file_sha256, fit_state, read_state, state_sha256
+
+FORMAT = "alexkit/weights"
+FORMAT_VERSION = "1"
+
+EDITED = "the file was edited, or written by another version of alexkit"
+
+CPU = torch.device("cpu")
+
+
+@dataclass
+class Backbone:
+    """A network with its weights, and all that must travel with them.
+
+    Attributes:
+        net: anything with ``taps(x, layers)`` and ``layer_shapes()``.
+        spec: what it was built from.
+        preprocess: what its images go through.
+        classes: K names; index = output of fc8. Empty where the weights do not say. Who
+            replaces the head names its classes here.
+        source: where the weights come from, for people.
+        sha256: of the weight file, or of the tensors where there is no file.
+        missing: canonical names of tensors of the whole network that the weights lack.
+    """
+
+    net: LayeredNet
+    spec: BackboneSpec
+    preprocess: Preprocess
+    classes: tuple[str, ...]
+    source: str
+    sha256: str
+    missing: tuple[str, ...]
+
+    def resolve_layers(self, names: Sequence[str]) -> list[str]:
+        """Our names of the layers that ``names`` mean, each once, in the order given.
+
+        Raises:
+            UnknownName: no such layer in this network.
+            WeightsMismatch: the layer is there, but not in these weights.
+        """
+        there = self.net.layer_shapes()
+        known = self.spec.empty().layer_shapes()
+        resolved = []
+        for name in names:
+            layer = self.spec.aliases.get(name, name)
+            if layer not in known:
+                raise UnknownName("layer", name, known)
+            if layer not in there:
+                served = [shown for shown in there if ":" not in shown]
+                raise WeightsMismatch(
+                    f"layer {name} needs tensors that {self.source} lacks: "
+                    f"{', '.join(self.missing)}",
+                    hint=f"use whole weights, or a layer these serve: {', '.join(served)}",
+                )
+            resolved.append(layer)
+        return list(dict.fromkeys(resolved))
+
+    def metadata(self) -> dict[str, str]:
+        """What a weight file of this network says about itself."""
+        return {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "model": self.spec.name,
+            "classes": json.dumps(self.classes),
+            "preprocess": json.dumps(self.preprocess.to_record()),
+        }
+
+
+def load_backbone(
+    model: str | None,
+    weights: Path | str,
+    *,
+    seed: int,
+    devices: Sequence[torch.device] = (CPU,),
+    num_classes: int | None = None,
+) -> Backbone:
+    """A network with weights, in float32.
+
+    Args:
+        model: a name in :data:`alexkit.models.specs.SPECS`; None is what the weights say.
+        weights: ``"imagenet"`` (published ones, fetched once), ``"random"``, or a file.
+        seed: of random weights.
+        devices: its slots; a network of one slot goes to the first.
+        num_classes: K of random weights, 1000 unless given; other weights bring their own.
+
+    Raises:
+        UnknownName: no such model.
+        UsageError: random weights, or weights that fit several models, with none named; or
+            a model without published weights.
+        DataError, DamagedFile: see :func:`alexkit.models.weights.read_state`.
+        DownloadFailed, OutOfSpace: see :func:`alexkit.models.download.fetch`.
+        WeightsMismatch: the weights are not this model's, or no model's.
+    """
+    spec = find_spec(model) if model is not None else None
+    if weights == "random":
+        backbone = _random(spec, seed, num_classes or 1000)
+    elif weights == "imagenet":
+        spec = spec or SPECS["alexnet-owt"]
+        if spec.imagenet is None:
+            raise UsageError(
+                f"there are no published ImageNet weights for {spec.name}",
+                hint="use --model alexnet-owt, or name a file of weights: --weights FILE",
+            )
+        path, sha256 = fetch(spec.imagenet.url, spec.imagenet.sha256_prefix)
+        backbone = _from_file(spec, path, sha256)
+    else:
+        path = Path(weights)
+        backbone = _from_file(spec, path, None)
+    backbone.net.place(devices)
+    return backbone
+
+
+def _random(spec: BackboneSpec | None, seed: int, num_classes: int) -> Backbone:
+    if spec is None:
+        raise UsageError(
+            "random weights do not say which network", hint="add --model alexnet, for one"
+        )
+    net = spec.empty(num_classes).to_empty(device=CPU)
+    initialise(net, seed)
+    return Backbone(
+        net=net,
+        spec=spec,
+        preprocess=spec.preprocess,
+        classes=(),
+        source=f"random, seed {seed}",
+        sha256=state_sha256(net.canonical_state_dict()),
+        missing=(),
+    )
+
+
+def _from_file(spec: BackboneSpec | None, path: Path, sha256: str | None) -> Backbone:
+    state, metadata = read_state(path)
+    if metadata.get("format") != FORMAT:
+        metadata = {}  # another program's, e.g. {"format": "pt"}
+    spec = _spec_of(spec, state, metadata, path)
+    classes, preprocess = _described(metadata, spec, path)
+    whole = list(spec.empty().canonical_state_dict())
+    net = _shaped_like(spec, state).to_empty(device=CPU)
+    fit_state(net, state, what=f"{path} does not fit {spec.name}")
+    outputs = net.fc8.out_features if net.fc8 is not None else 0
+    if classes and outputs != len(classes):
+        raise DamagedFile(
+            f"{path} names {len(classes)} classes for {outputs} outputs", hint=EDITED
+        )
+    return Backbone(
+        net=net,
+        spec=spec,
+        preprocess=preprocess,
+        classes=classes,
+        source=str(path),
+        sha256=sha256 or file_sha256(path),
+        missing=tuple(name for name in whole if name not in state),
+    )
+
+
+def _spec_of(
+    named: BackboneSpec | None,
+    state: Mapping[str, Tensor],
+    metadata: Mapping[str, str],
+    path: Path,
+) -> BackboneSpec:
+    """The network the weights are for: as they say, else as named, else by their shapes."""
+    said = metadata.get("model")
+    if said is not None:
+        if said not in SPECS:
+            raise DamagedFile(
+                f"{path} is for a network called {said!r}, which is not known here",
+                hint="it may need a newer alexkit; known: " + ", ".join(SPECS),
+            )
+        if named is not None and named.name != said:
+            raise WeightsMismatch(
+                f"{path} holds weights of {said}, not of {named.name}", hint="leave --model out"
+            )
+        return SPECS[said]
+    if named is not None:
+        return named
+    fitting = detect_models(state)
+    if len(fitting) == 1:
+        return SPECS[fitting[0]]
+    if fitting:
+        raise UsageError(
+            f"the tensors in {path} fit several networks",
+            hint=f"say which with --model: {', '.join(fitting)}",
+        )
+    shown = ", ".join(f"{name} {tuple(t.shape)}" for name, t in list(state.items())[:3])
+    raise WeightsMismatch(
+        f"{path} is for none of the networks known here: it begins with {shown}",
+        hint=f"known: {', '.join(SPECS)}",
+    )
+
+
+def _shaped_like(spec: BackboneSpec, state: Mapping[str, Tensor]) -> LayeredNet:
+    """The network without data, its head as wide as in ``state`` and where it is there."""
+    net = spec.empty()
+    head = state.get("fc8.weight")
+    if head is not None and head.ndim == 2 and len(head):
+        behind_pool5 = not {"fc6.weight", "fc7.weight"} & state.keys()
+        attach_head(net, len(head), at="pool5" if behind_pool5 else "fc7")
+    return net
+
+
+def _described(
+    metadata: Mapping[str, str], spec: BackboneSpec, path: Path
+) -> tuple[tuple[str, ...], Preprocess]:
+    """Class names and preprocessing in a file of ours; the network's own in another's."""
+    if not metadata:
+        return (), spec.preprocess
+    if metadata.get("format_version") != FORMAT_VERSION:
+        raise DamagedFile(
+            f"{path} has weight format {metadata.get('format_version')}, not {FORMAT_VERSION}",
+            hint="use the version of alexkit that wrote it",
+        )
+    try:
+        classes = json.loads(metadata["classes"])
+        record = json.loads(metadata["preprocess"])
+    except (KeyError, ValueError) as error:
+        raise DamagedFile(
+            f"{path} does not describe its weights: {error!r}", hint=EDITED
+        ) from error
+    if not isinstance(classes, list) or not all(isinstance(c, str) for c in classes):
+        raise DamagedFile(f"{path} has no list of class names", hint=EDITED)
+    if not isinstance(record, dict):
+        raise DamagedFile(f"{path} has no preprocessing record", hint=EDITED)
+    return tuple(classes), Preprocess.from_record(record)

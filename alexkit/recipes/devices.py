@@ -1,0 +1,76 @@
+"""``--device`` as typed, into torch devices that are really there."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from alexkit.errors import DeviceMissing, UsageError
+from alexkit.events import Chosen, Reporter
+
+
+def resolve_devices(text: str, report: Reporter) -> tuple[torch.device, ...]:
+    """The devices ``text`` names: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``cuda:0,1``.
+
+    ``auto`` is the first GPU, or the CPU where there is none, and is said.
+
+    Raises:
+        UsageError: ``text`` is none of these forms.
+        DeviceMissing: a GPU that is not there. Another device is never taken instead.
+    """
+    if text == "auto":
+        found = "cuda:0" if torch.cuda.is_available() else "cpu"
+        rule = "the first GPU" if found != "cpu" else "no GPU found"
+        report(Chosen("device", found, rule))
+        return (torch.device(found),)
+    if text == "cpu":
+        return (torch.device("cpu"),)
+    kind, colon, numbers = text.partition(":")
+    indices = numbers.split(",") if colon else ["0"]
+    if kind != "cuda" or not all(i.isascii() and i.isdigit() for i in indices):
+        raise UsageError(
+            f"--device {text!r} is no device", hint="use auto, cpu, cuda, cuda:1 or cuda:0,1"
+        )
+    if len(set(indices)) < len(indices):
+        raise UsageError(f"--device {text} names a GPU twice", hint="name each GPU once")
+    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    missing = [i for i in indices if int(i) >= there]
+    if missing:
+        count = {0: "no GPU", 1: "one GPU, cuda:0"}.get(there, f"{there} GPUs")
+        raise DeviceMissing(
+            f"cuda:{','.join(missing)} is not there: this machine has {count}",
+            hint="use --device cpu, or see what there is with alexkit doctor",
+        )
+    return tuple(torch.device("cuda", int(i)) for i in indices)
+
+
+def one_device(text: str, report: Reporter) -> torch.device:
+    """As :func:`resolve_devices`, for work that runs on a single device.
+
+    Raises:
+        UsageError: several devices were named.
+    """
+    devices = resolve_devices(text, report)
+    if len(devices) > 1:
+        raise UsageError(
+            f"--device {text} names {len(devices)} devices, and this work runs on one",
+            hint=f"use --device {devices[0]}",
+        )
+    return devices[0]
+
+
+def decode_threads(workers: int | None) -> int:
+    """``--workers``, or one a core this process may use."""
+    return workers or len(os.sched_getaffinity(0))
+
+
+def use_deterministic(wanted: bool) -> None:
+    """Lets torch use only kernels that give equal bits on every run; raises where it has none.
+
+    The CPU kernels of these networks are deterministic as they are.
+    """
+    if wanted:
+        # cuBLAS reads this when the first matrix product runs.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(wanted)

@@ -1,0 +1,161 @@
+"""The options of every command, as frozen records: names, defaults and help live here once.
+
+The command line, ``--config FILE.toml``, ``run.json`` and the Python API all use these
+field names. Imports nothing heavy, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from alexkit.choices import FeatureDtype, Freeze, Norm, Protocol
+from alexkit.errors import UsageError
+
+
+def option(
+    default: Any, text: str, metavar: str | None = None, *, least: float | None = None
+) -> Any:
+    """A field typed as ``--name`` on the command line; ``least`` is its smallest value."""
+    return dataclasses.field(
+        default=default,
+        metadata={"help": text, "metavar": metavar, "argument": False, "least": least},
+    )
+
+
+def argument(text: str, metavar: str, default: Any = None) -> Any:
+    """A field typed without a name on the command line."""
+    return dataclasses.field(
+        default=default,
+        metadata={"help": text, "metavar": metavar, "argument": True, "least": None},
+    )
+
+
+@dataclass(frozen=True)
+class SharedOptions:
+    """What every command takes. ``None`` means: derived, and said aloud.
+
+    Raises:
+        UsageError: a number is below the least that makes sense.
+    """
+
+    out: Path | None = option(None, "Where outputs go (default: the next folder in runs/).")
+    device: str = option("auto", "auto, cpu, cuda or cuda:0,1.", "DEVICE")
+    batch_size: int | None = option(
+        None, "Images a step (default: by device and recipe).", "N", least=1
+    )
+    workers: int | None = option(None, "Decode threads (default: one a core).", "N", least=1)
+    seed: int = option(0, "Seed of everything random.", "N", least=0)
+    strict: bool = option(False, "The first bad image is an error.")
+    overwrite: bool = option(False, "Replace a finished output.")
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value, least = getattr(self, field.name), field.metadata["least"]
+            if value is not None and least is not None and not value >= least:
+                name = field.name.replace("_", "-")
+                raise UsageError(f"--{name} {value} is too small", hint=f"the least is {least}")
+
+
+@dataclass(frozen=True)
+class FitOptions(SharedOptions):
+    """What `train` and `finetune` share."""
+
+    data: Path | None = argument("Folder of class folders, or a list of images.", "DATA")
+    model: str | None = option(None, "Network to build.", "NAME")
+    epochs: int | None = option(None, "Passes over the training images.", "N", least=1)
+    lr: float | None = option(None, "Learning rate to begin with.", "RATE", least=0.0)
+    deterministic: bool = option(False, "Only kernels that give equal bits on every run.")
+
+
+@dataclass(frozen=True)
+class TrainOptions(FitOptions):
+    """Train AlexNet on ImageNet, on two GPUs (or one, or a CPU).
+
+    Example: alexkit train imagenet/ --epochs 90 --device cuda:0,1
+    """
+
+
+@dataclass(frozen=True)
+class FinetuneOptions(FitOptions):
+    """Fit a pretrained network to your own image folder.
+
+    Example: alexkit finetune mydata/ --weights imagenet
+    """
+
+    weights: str = option(
+        "auto", "Run folder, weight file, imagenet, random, or auto.", "WEIGHTS"
+    )
+    freeze: Freeze = option(Freeze.AUTO, "Highest layer whose weights stay as they are.")
+
+
+@dataclass(frozen=True)
+class FeaturesOptions(SharedOptions):
+    """Extract named layers into one HDF5 file.
+
+    Example: alexkit features photos/ --layer fc6 --layer fc7
+    """
+
+    data: Path | None = argument("Folder or list (default: the last run's data).", "DATA")
+    layer: tuple[str, ...] = option(("fc7",), "Layer to store; repeat for more.", "NAME")
+    weights: str = option(
+        "auto", "Run folder, weight file, imagenet, random, or auto.", "WEIGHTS"
+    )
+    model: str | None = option(None, "Network, where the weights do not tell.", "NAME")
+    dtype: FeatureDtype = option(FeatureDtype.FLOAT32, "Number type in the file.")
+
+
+@dataclass(frozen=True)
+class EvalOptions(SharedOptions):
+    """Linear SVM probes on extracted features.
+
+    Example: alexkit eval runs/features-001/features.h5 --protocol kfold
+    """
+
+    files: tuple[Path, ...] = argument("Feature files (default: the newest).", "FILE", ())
+    layer: tuple[str, ...] = option(
+        (), "Layer to judge; repeat for more (default: all).", "NAME"
+    )
+    protocol: Protocol = option(Protocol.AUTO, "How rows are divided.")
+    norm: Norm = option(Norm.NONE, "Scaling, fitted on training rows.")
+
+
+@dataclass(frozen=True)
+class InfoOptions(SharedOptions):
+    """What a file is: features, weights or a run folder.
+
+    Example: alexkit info runs/features-001/features.h5
+    """
+
+    path: Path | None = argument("File or run folder.", "FILE")
+
+
+@dataclass(frozen=True)
+class DoctorOptions(SharedOptions):
+    """Devices, decoder, versions, golden features: is this installation right.
+
+    Example: alexkit doctor
+    """
+
+
+@dataclass(frozen=True)
+class DemoOptions(SharedOptions):
+    """The whole story on data that ships inside a dependency, no network.
+
+    Example: alexkit demo
+    """
+
+
+def to_record(options: SharedOptions) -> dict[str, Any]:
+    """The options as JSON-safe values, by field name."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return [plain(v) for v in value]
+        if isinstance(value, Path):
+            return str(value)
+        return getattr(value, "value", value)
+
+    return {f.name: plain(getattr(options, f.name)) for f in dataclasses.fields(options)}

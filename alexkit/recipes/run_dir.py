@@ -1,0 +1,288 @@
+"""The run folder: what was asked, what came of it, and whether it may be continued.
+
+``run.json`` is replaced as a whole (temporary file, fsync, rename), so it is never half
+written. A lock held for the life of the process tells a live run from a dead one: the
+kernel drops it with the process, however that ends.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from alexkit import __version__
+from alexkit.errors import AlexkitError, DamagedFile, Interrupted, OutputExists, UsageError
+from alexkit.events import Chosen, Event, Note, Reporter
+from alexkit.recipes.options import SharedOptions, to_record
+
+RUNS = Path("runs")
+RECORD = "run.json"
+UNFINISHED = ("running", "interrupted", "failed")
+
+# Options that say where or how fast, not what: a continued run may change them.
+FREE_TO_CHANGE = frozenset({"out", "overwrite", "workers"})
+
+
+def now() -> str:
+    """The present moment, ISO 8601 in UTC."""
+    return datetime.now(timezone.utc).isoformat(timespec="microseconds")
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computes the numbers."""
+    names = ("torch", "torchvision", "numpy", "pillow", "simplejpeg", "scikit-learn", "h5py")
+    found = {"alexkit": __version__, "python": platform.python_version()}
+    for name in names:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:  # installed in a way that left no metadata
+            found[name] = "unknown"
+    return found
+
+
+def write_json(path: Path, record: Mapping[str, Any]) -> None:
+    """Writes a JSON file so that a reader sees the old one or the new one, whole."""
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("w", encoding="utf-8") as file:
+        json.dump(record, file, indent=2, allow_nan=False)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """The ``run.json`` of a run folder.
+
+    Raises:
+        DamagedFile: it is missing, or not what alexkit writes.
+    """
+    path = folder / RECORD
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if not (isinstance(record, dict) and {"command", "options", "state"} <= record.keys()):
+            raise ValueError("keys are missing")
+    except (OSError, ValueError) as problem:
+        raise DamagedFile(
+            f"{path} cannot be read as a run's record: {problem}",
+            hint="name a run folder that alexkit wrote",
+        ) from problem
+    return record
+
+
+def runs_here(commands: tuple[str, ...], *, state: str | None = None) -> list[Path]:
+    """Run folders of ``commands`` in ``runs/``, newest start first; damaged ones left out."""
+    found = []
+    for path in RUNS.glob(f"*/{RECORD}"):
+        try:
+            record = read_record(path.parent)
+        except DamagedFile:
+            continue
+        if record["command"] in commands and state in (None, record["state"]):
+            found.append((str(record.get("started", "")), path.parent))
+    return [folder for _, folder in sorted(found, reverse=True)]
+
+
+class Remembering:
+    """A reporter that passes events on and keeps every derived value with its rule."""
+
+    def __init__(self, report: Reporter) -> None:
+        self._report = report
+        self.derived: dict[str, dict[str, str]] = {}
+
+    def __call__(self, event: Event, /) -> None:
+        if isinstance(event, Chosen):
+            self.derived[event.name] = {"value": event.value, "rule": event.rule}
+        self._report(event)
+
+
+class RunDir:
+    """One run's folder, locked while this object lives; use it as a context manager.
+
+    Leaving the block normally without :meth:`finish` or by an exception marks the run
+    interrupted or failed; either way the same command continues it.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        record: dict[str, Any],
+        lock: IO[str],
+        resumed: bool,
+        derived: Mapping[str, Any],
+    ) -> None:
+        self.path = path
+        self.resumed = resumed
+        self._derived = derived
+        self._record = record
+        self._lock = lock
+
+    @classmethod
+    def open(cls, command: str, options: SharedOptions, report: Remembering) -> RunDir:
+        """Takes ``--out``, or continues the newest unfinished run of the same options, or
+        begins ``runs/<command>-NNN``.
+
+        Raises:
+            OutputExists: the place holds a finished run, or something that is no run.
+            UsageError: it holds an unfinished run of other options, or a live one.
+        """
+        wanted = to_record(options)
+        path = options.out or _unfinished_twin(command, wanted) or _next_folder(command)
+        resumed = False
+        if path.is_file():
+            raise OutputExists(f"{path} is a file", hint="choose another --out")
+        if path.exists() and any(path.iterdir()):
+            resumed = _may_continue(path, command, wanted, options.overwrite)
+        (path / "state").mkdir(parents=True, exist_ok=True)
+        lock = _lock(path)
+        if path.exists() and not resumed:
+            _clear(path)
+        record = read_record(path) if resumed else {"started": now()}
+        record |= {
+            "format": "alexkit/run",
+            "command": command,
+            "command_line": sys.argv[1:],
+            "options": wanted,
+            "versions": versions(),
+            "state": "running",
+            "result": None,
+        }
+        report(Note(f"continuing {path}") if resumed else Note(f"run folder: {path}"))
+        run = cls(path, record, lock, resumed, report.derived)
+        run._write()
+        return run
+
+    def note(self, name: str, value: Any) -> None:
+        """Stores one more fact in ``run.json``."""
+        self._record[name] = value
+        self._write()
+
+    def finish(self, result: Mapping[str, Any]) -> None:
+        """Marks the run done, with its result."""
+        self._record |= {"state": "done", "ended": now(), "result": dict(result)}
+        self._write()
+
+    def _write(self) -> None:
+        self._record["derived"] = dict(self._derived)
+        write_json(self.path / RECORD, self._record)
+
+    def __enter__(self) -> RunDir:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._record["state"] == "running":
+            stopped = isinstance(error, Interrupted | KeyboardInterrupt)
+            self._record |= {"state": "interrupted" if stopped else "failed", "ended": now()}
+            if error is not None:
+                told = error.message if isinstance(error, AlexkitError) else repr(error)
+                self._record["error"] = told
+            try:
+                self._write()
+            except OSError:
+                if error is None:
+                    raise
+                # The first error is the one to tell; a full disk must not hide it.
+        self._lock.close()
+
+
+def _next_folder(command: str) -> Path:
+    taken = [int(p.name[len(command) + 1 :]) for p in RUNS.glob(f"{command}-[0-9]*") if
+             p.name[len(command) + 1 :].isdigit()]  # fmt: skip
+    return RUNS / f"{command}-{max(taken, default=0) + 1:03d}"
+
+
+def _unfinished_twin(command: str, wanted: Mapping[str, Any]) -> Path | None:
+    """The newest run of ``command``, if it is unfinished, dead, and was asked the same."""
+    for folder in runs_here((command,))[:1]:
+        record = read_record(folder)
+        if record["state"] in UNFINISHED and not _differences(record["options"], wanted):
+            return folder if not _is_live(folder) else None
+    return None
+
+
+def _differences(before: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    names = sorted((before.keys() | wanted.keys()) - FREE_TO_CHANGE)
+    return [
+        f"{name} {before.get(name)!r} -> {wanted.get(name)!r}"
+        for name in names
+        if before.get(name) != wanted.get(name)
+    ]
+
+
+def _may_continue(path: Path, command: str, wanted: Mapping[str, Any], overwrite: bool) -> bool:
+    """True to continue the run in ``path``, False to replace it."""
+    if not (path / RECORD).exists():
+        if set(os.listdir(path)) <= {"state"}:
+            return False  # killed between making the folder and writing its record
+        raise OutputExists(
+            f"{path} holds something that is no run of alexkit", hint="choose another --out"
+        )
+    record = read_record(path)
+    if record["state"] == "done":
+        if overwrite:
+            return False
+        raise OutputExists(
+            f"{path} holds a finished {record['command']} run",
+            hint="choose another --out, or replace it with --overwrite",
+        )
+    different = _differences(record["options"], wanted)
+    if record["command"] != command:
+        different.insert(0, f"command {record['command']} -> {command}")
+    if different and overwrite:
+        return False
+    if different:
+        raise UsageError(
+            f"{path} holds an unfinished run with other options: {'; '.join(different)}",
+            hint="repeat its options, choose another --out, or replace it with --overwrite",
+        )
+    return True
+
+
+def _is_live(folder: Path) -> bool:
+    try:
+        _lock(folder).close()
+    except UsageError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _lock(path: Path) -> IO[str]:
+    lock = (path / "state" / "lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as problem:
+        lock.close()
+        raise UsageError(
+            f"another process is writing {path}", hint="wait for it, or choose another --out"
+        ) from problem
+    return lock
+
+
+def _clear(path: Path) -> None:
+    """Empties a run folder but for its lock."""
+    for entry in path.iterdir():
+        if entry.name == "state":
+            for piece in entry.iterdir():
+                if piece.name != "lock":
+                    piece.unlink()
+        elif entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()

@@ -1,0 +1,191 @@
+"""The training loop, and the validation beside it: only loops.
+
+``fit`` is a generator. It yields after each step, and whoever reads it decides what is due:
+validating, saving, telling, stopping. It can begin at any step and needs nothing of the
+steps before but the weights, the momentum and the batches that are left, so a restart to
+the bit is a matter of handing it those.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from alexkit.errors import DataError, Diverged
+from alexkit.training.optim import descend
+
+BatchT = TypeVar("BatchT")
+Prepare = Callable[[BatchT], tuple[Tensor, Tensor]]
+"""A batch into x, (N, 3, H, W) float32 where the network wants it, and y, (N) int64."""
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """One step of training, measured on its batch before the weights moved.
+
+    Attributes:
+        step: its number, counted from 0 over the whole run.
+        n: images in the batch; 0 if none could be read, and then no step was made.
+        loss: what was minimised, a mean over the images; 0.0 if n is 0.
+        top1: the fraction whose label had the largest logit; 0.0 if n is 0.
+        gradient_norm: the length of the whole gradient; 0.0 if n is 0.
+        lr: the rate, before the multiplier of a parameter group.
+        seconds_waiting: time spent until the batch was there.
+        seconds: time of the whole step, waiting included.
+    """
+
+    step: int
+    n: int
+    loss: float
+    top1: float
+    gradient_norm: float
+    lr: float
+    seconds_waiting: float
+    seconds: float
+
+
+def step_seed(seed: int, step: int) -> int:
+    """A 64-bit seed that depends on both, for any ``seed`` and ``step`` >= 0.
+
+    Hashed, as ``seed + step`` would give neighbouring seeds the same run one step later.
+    """
+    mixed = np.random.SeedSequence(seed, spawn_key=(step,))
+    return int(mixed.generate_state(1, np.uint64)[0])
+
+
+def fit(
+    net: nn.Module,
+    batches: Iterable[BatchT],
+    optimizer: torch.optim.SGD,
+    *,
+    prepare: Prepare[BatchT],
+    loss_fn: Callable[[Tensor, Tensor], Tensor],
+    lr: Callable[[int], float],
+    seed: int,
+    first_step: int = 0,
+) -> Iterator[StepResult]:
+    """Trains on each of ``batches`` and yields after each.
+
+    torch's global random state is seeded from (``seed``, step) at each step, so dropout and
+    whatever ``prepare`` draws are the same however the run was cut.
+
+    Args:
+        net: gives logits (N, K), on any device.
+        batches: what is left to do, beginning with the batch of ``first_step``.
+        optimizer: from :func:`alexkit.training.optim.make_optimizer`.
+        prepare: brings a batch to the network's device; its time is not waiting.
+        loss_fn: logits and y, on one device, to a scalar, a mean over the batch.
+        lr: the learning rate of a step, by its number.
+        seed: of everything random, >= 0.
+        first_step: the number of the first batch.
+
+    Raises:
+        Diverged: the loss or a gradient is not finite. The step is not applied: weights and
+            momentum are as the step before left them, but the running statistics of batch
+            norm, which move in the forward pass, have seen the batch.
+    """
+    net.train()
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    began = time.perf_counter()
+    for step, batch in enumerate(batches, first_step):
+        arrived = time.perf_counter()
+        torch.manual_seed(step_seed(seed, step))
+        x, y = prepare(batch)
+        rate = lr(step)
+        loss = top1 = norm = 0.0
+        if len(x):
+            optimizer.zero_grad()
+            logits = net(x)
+            y = y.to(logits.device, non_blocking=True)
+            objective = loss_fn(logits, y)
+            torch.autograd.backward(objective)
+            loss, top1, norm = _figures(objective, logits, y, parameters)
+            if not (math.isfinite(loss) and math.isfinite(norm)):
+                raise Diverged(
+                    f"step {step}: the loss is {loss}, the length of the gradient {norm}",
+                    hint="use a lower --lr",
+                )
+            descend(optimizer, rate)
+        yield StepResult(
+            step=step,
+            n=len(x),
+            loss=loss,
+            top1=top1,
+            gradient_norm=norm,
+            lr=rate,
+            seconds_waiting=arrived - began,
+            seconds=time.perf_counter() - began,
+        )
+        began = time.perf_counter()
+
+
+def _figures(
+    objective: Tensor, logits: Tensor, y: Tensor, parameters: list[nn.Parameter]
+) -> tuple[float, float, float]:
+    """Loss, top-1 and gradient norm in one transfer, the only one of a step.
+
+    The norm reads every gradient: 10 ms for 61 M on two cores, under 1 % of a step at batch
+    64. It is what keeps a gradient that is not finite out of the weights.
+    """
+    norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    top1 = (logits.detach().argmax(dim=1) == y).float().mean()
+    figures = torch.stack((objective.detach().float(), top1, norm.float().to(top1.device)))
+    loss, right, length = figures.tolist()
+    return loss, right, length
+
+
+def validate(
+    net: nn.Module, batches: Iterable[BatchT], *, prepare: Prepare[BatchT]
+) -> dict[str, float]:
+    """Judges ``net`` on every image of ``batches``, each once, without dropout.
+
+    Sums are float64 over images, so the way they are divided into batches does not weigh.
+
+    Args:
+        net: gives logits (N, K); its training mode is left as it was.
+        batches: every labelled image once; a batch may be empty.
+        prepare: as for :func:`fit`.
+
+    Returns:
+        ``loss`` (mean cross-entropy, nats), ``top1`` and ``top5`` (fractions; with fewer
+        than five classes top5 is 1) and ``n``, the number of images.
+
+    Raises:
+        DataError: there was no image at all.
+    """
+    was_training = net.training
+    net.eval()
+    totals = torch.zeros(3, dtype=torch.float64)
+    n = 0
+    try:
+        with torch.inference_mode():
+            for batch in batches:
+                x, y = prepare(batch)
+                if len(x):
+                    logits = net(x)
+                    totals = totals.to(logits.device) + _tally(logits, y.to(logits.device))
+                    n += len(x)
+    finally:
+        net.train(was_training)
+    if not n:
+        raise DataError(
+            "there is no readable image to validate on", hint="look at the bad images' reasons"
+        )
+    loss, top1, top5 = (totals / n).tolist()
+    return {"loss": loss, "top1": top1, "top5": top5, "n": n}
+
+
+def _tally(logits: Tensor, y: Tensor) -> Tensor:
+    """Summed over images: loss, right at first, right among five; (3) float64."""
+    best = logits.topk(min(5, logits.shape[1]), dim=1).indices
+    right = (best == y[:, None]).double()
+    loss = F.cross_entropy(logits.double(), y, reduction="sum")
+    return torch.stack((loss, right[:, 0].sum(), right.sum()))

@@ -1,0 +1,126 @@
+"""The command line itself: help without torch, one error boundary, configuration files."""
+
+from __future__ import annotations
+
+import errno
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from alexkit import errors
+from alexkit.cli.app import as_ours, run
+
+COMMANDS = ("train", "features", "finetune", "eval", "info", "doctor", "demo")
+
+
+def test_help_of_every_command_loads_nothing_heavy() -> None:
+    script = (
+        "import sys; from alexkit.cli.app import run\n"
+        f"for words in [[], *([c] for c in {COMMANDS!r})]:\n"
+        "    assert run([*words, '--help']) == 0\n"
+        "heavy = {'torch', 'numpy', 'sklearn', 'h5py', 'PIL'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert done.stdout.count("Example: alexkit") == len(COMMANDS)
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("alexkit 0.")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["trian"], "no such command 'trian'"),
+        (["train", "--epoch", "3"], "--epochs"),
+        (["train", "--epochs", "three"], "--epochs"),
+        (["train", "--epochs", "0"], "--epochs 0 is too small"),
+        (["train", "--lr", "nan"], "--lr nan is too small"),
+        (["features", "--dtype", "int8"], "int8"),
+    ],
+)
+def test_wrong_usage_is_two_lines_and_status_2(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(words) == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    first, second = told.err.splitlines()
+    assert first.startswith("error: ")
+    assert said in first
+    assert second.startswith("hint: ")
+
+
+class TestConfig:
+    def test_unknown_option_names_the_close_match(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        file = tmp_path / "c.toml"
+        file.write_text("epoch = 3\n")
+        assert run(["train", "x", "--config", str(file)]) == 2
+        assert "did you mean epochs?" in capsys.readouterr().err
+
+    @pytest.mark.parametrize(
+        "text", ["epochs = = 3", "epochs = 'three'", "[train]\nepochs = 3"]
+    )
+    def test_nonsense_is_refused(
+        self, text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        file = tmp_path / "c.toml"
+        file.write_text(text)
+        assert run(["train", "x", "--config", str(file)]) in (2, 3)
+        assert capsys.readouterr().err.startswith("error: ")
+
+    def test_the_command_line_wins(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        file = tmp_path / "c.toml"
+        file.write_text('device = "nonsense-from-file"\nlayer = ["fc6"]\n')
+        data = tmp_path / "data"
+        data.mkdir()
+        assert run(["features", str(data), "--config", str(file)]) == 2
+        assert "nonsense-from-file" in capsys.readouterr().err
+        assert run(["features", str(data), "--config", str(file), "--device", "typed"]) == 2
+        assert "typed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("problem", "status"),
+    [
+        (errors.UnknownName("layer", "fc9", ["fc7"]), 2),
+        (errors.UnreadableImage("x", hint="y"), 3),
+        (errors.DamagedFile("x", hint="y"), 4),
+        (OSError(errno.ENOSPC, "no space"), 5),
+        (PermissionError(errno.EACCES, "denied", "file"), 5),
+        (MemoryError(), 5),
+        (errors.Diverged("x", hint="y"), 6),
+        (errors.WorkerFailed("x", hint="y"), 7),
+        (errors.Interrupted("x", hint="y"), 130),
+    ],
+)
+def test_every_problem_has_its_exit_status(problem: Exception, status: int) -> None:
+    ours = as_ours(problem)
+    assert ours is not None
+    assert ours.exit_status == status
+    assert ours.message
+    assert ours.hint
+
+
+def test_a_bug_is_not_dressed_up() -> None:
+    assert as_ours(ZeroDivisionError()) is None
+
+
+def test_json_puts_nothing_but_json_on_stdout(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["doctor", "--json"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [json.loads(line)["event"] for line in lines][-1] == "finished"

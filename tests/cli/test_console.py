@@ -1,0 +1,73 @@
+"""What is shown: file names as data, strict JSON, plain lines where there is no terminal."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+
+from alexkit.cli.console import Console, shown
+from alexkit.events import (
+    BadImage,
+    Chosen,
+    EpochDone,
+    StageAdvanced,
+    StageFinished,
+    StageStarted,
+    Warned,
+)
+
+
+def test_control_characters_and_markup_are_shown_not_obeyed(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    console = Console(json=False, quiet=False)
+    console.report(BadImage("a\n\x1b[31m[bold]b", "cut", "left out"))
+    console.table(["file"], [["[red]x[/red]\x1b]0;t\x07"]])
+    told = capsys.readouterr()
+    assert "a\\n\\x1b[31m[bold]b" in told.err
+    assert "[red]x[/red]\\x1b]0;t\\x07" in told.out
+    assert "\x1b" not in told.err + told.out
+
+
+def test_surrogates_from_odd_file_names_can_be_shown() -> None:
+    shown("caf\udce9.jpg").encode("utf-8")
+
+
+def test_json_lines_are_strict(capsys: pytest.CaptureFixture[str]) -> None:
+    console = Console(json=True, quiet=False)
+    console.report(EpochDone(1, {"loss": math.nan, "top1": 0.5}))
+    console.table(["not"], [["shown"]])
+    console.finish("train", {"top1": math.inf})
+    records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert records == [
+        {"event": "epoch_done", "epoch": 1, "values": {"loss": None, "top1": 0.5}},
+        {"event": "finished", "command": "train", "result": {"top1": None}},
+    ]
+
+
+def test_quiet_keeps_warnings_and_results(capsys: pytest.CaptureFixture[str]) -> None:
+    console = Console(json=False, quiet=True)
+    console.report(Chosen("device", "cpu", "no GPU found"))
+    console.report(StageStarted("features", 10, "images"))
+    console.report(StageAdvanced("features", 5))
+    console.report(StageFinished("features", 10, 1.0))
+    console.report(Warned("careful"))
+    console.line("result")
+    told = capsys.readouterr()
+    assert told.err == "warning: careful\n"
+    assert told.out == "result\n"
+
+
+def test_a_flood_of_bad_images_is_cut_short(capsys: pytest.CaptureFixture[str]) -> None:
+    console = Console(json=False, quiet=False)
+    for i in range(100):
+        console.report(BadImage(f"{i}.jpg", "cut", "left out"))
+    assert len(capsys.readouterr().err.splitlines()) == 6
+
+
+def test_tables_fit_80_columns_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
+    console = Console(json=False, quiet=False)
+    console.table(["path", "n"], [["x" * 200, "1"]])
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 80

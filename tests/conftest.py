@@ -1,0 +1,61 @@
+"""Shared fixtures: small photos made here, and the real ones where they are at hand."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+
+MakeFolder = Callable[[Path, Mapping[str, int]], Path]
+
+
+def textured_rgb(seed: int, height: int = 96, width: int = 128) -> npt.NDArray[np.uint8]:
+    """A smooth coloured pattern with some noise, different for each seed; (H, W, 3) uint8."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[0:height, 0:width].astype(np.float64)
+    planes = []
+    for _ in range(3):
+        fx, fy, phase = *rng.uniform(0.02, 0.25, 2).tolist(), rng.uniform(0, 6.28)
+        planes.append(np.sin(fx * x + fy * y + phase))
+    image = 127.5 + 100 * np.stack(planes, axis=-1) + rng.normal(0, 8, (height, width, 3))
+    return image.clip(0, 255).astype(np.uint8)
+
+
+def photos_in(root: Path, counts: Mapping[str, int]) -> Path:
+    """Writes ``{relative folder: number of JPEG photos}`` under a root and returns the root.
+
+    Photos of one class, the last part of the folder, share a colour cast, so that a
+    classifier can tell classes apart.
+    """
+    classes = sorted({Path(folder).name for folder in counts})
+    for which, (folder, count) in enumerate(sorted(counts.items())):
+        place = root / folder
+        place.mkdir(parents=True, exist_ok=True)
+        cast = np.array(
+            [(70, 0, 0), (0, 70, 0), (0, 0, 70)][classes.index(Path(folder).name) % 3]
+        )
+        for i in range(count):
+            pixels = textured_rgb(1000 * which + i).astype(int) // 2 + cast
+            image = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+            image.save(place / f"photo{i:03d}.jpg", quality=90)
+    return root
+
+
+@pytest.fixture
+def make_folder() -> MakeFolder:
+    """:func:`photos_in`, for tests that cannot import it."""
+    return photos_in
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real photos and weights named by ``ALEXKIT_TEST_DATA``."""
+    value = os.environ.get("ALEXKIT_TEST_DATA")
+    if not value or not Path(value).is_dir():
+        pytest.skip("ALEXKIT_TEST_DATA does not name the folder of real photos and weights")
+    return Path(value).resolve()

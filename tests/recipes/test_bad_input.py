@@ -1,0 +1,162 @@
+"""Whatever is wrong with the input: one error line, one hint line, the right exit status,
+nothing half-written left behind."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from alexkit.cli.app import run
+from alexkit.models.specs import find_spec
+from tests.conftest import photos_in
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder with some good data and some bad."""
+    monkeypatch.chdir(tmp_path)
+    photos_in(tmp_path / "photos", {"ant": 3, "bee": 3})
+    photos_in(tmp_path / "one-class", {"ant": 3})
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "not-images").mkdir()
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / "not-images" / name).write_bytes(b"no image")
+    (tmp_path / "file.bin").write_bytes(b"\0" * 100)
+    (tmp_path / "notes.safetensors").write_bytes(b"\0" * 100)
+    state = {
+        name: torch.zeros(tensor.shape)
+        for name, tensor in find_spec("alexnet-owt").empty().canonical_state_dict().items()
+        if name.startswith("conv")
+    }
+    torch.save(state, tmp_path / "convs.pth")
+    torch.save({**state, "conv1.weight": torch.zeros(3, 3)}, tmp_path / "misfit.pth")
+    torch.save({"resnet.weight": torch.zeros(3, 3)}, tmp_path / "foreign.pth")
+
+    class Evil:
+        def __reduce__(self) -> tuple[object, ...]:
+            return (Path.touch, (tmp_path / "executed",))
+
+    (tmp_path / "evil.pth").write_bytes(pickle.dumps(Evil()))
+    return tmp_path
+
+
+RANDOM = ["--weights", "random", "--model", "alexnet-owt"]
+CASES = [
+    (["train"], 2, "alexkit train imagenet/"),
+    (["train", "photo"], 3, "photos"),
+    (["train", "empty"], 3, "empty"),
+    (["train", "one-class"], 3, "one class"),
+    (["train", "file.bin"], 3, "file.bin"),
+    (["train", "photos", "--model", "alexnet-ovt"], 2, "alexnet-owt"),
+    (["train", "photos", "--device", "cuda"], 5, "--device cpu"),
+    (["train", "photos", "--device", "cuda:0,1"], 5, "no GPU"),
+    (["train", "photos", "--device", "tpu"], 2, "cuda:0,1"),
+    (["features"], 2, "alexkit features photos/"),
+    (["features", "empty", *RANDOM], 3, "empty"),
+    (["features", "photos", *RANDOM, "--layer", "fc9"], 2, "did you mean fc8?"),
+    (["features", "photos", "--weights", "random"], 2, "--model"),
+    (["features", "photos", "--weights", "nowhere.pth"], 2, "nowhere.pth"),
+    (["features", "photos", "--weights", "photos"], 2, "best.safetensors"),
+    (["features", "photos", "--weights", "convs.pth"], 4, "fc6.weight"),
+    (["features", "photos", "--weights", "misfit.pth"], 4, "misfit.pth"),
+    (["features", "photos", "--weights", "foreign.pth"], 4, "resnet.weight"),
+    (["features", "photos", "--weights", "evil.pth"], 4, "nothing in it was run"),
+    (["features", "photos", "--weights", "notes.safetensors"], 4, "notes.safetensors"),
+    (["features", "photos", "--weights", "imagenet", "--model", "alexnet"], 2, "published"),
+    (["features", "photos", "--out", "file.bin", *RANDOM], 2, "file.bin"),
+    (["features", "photos", "--out", "photos", *RANDOM], 2, "choose another --out"),
+    (["finetune"], 2, "alexkit finetune mydata/"),
+    (["finetune", "one-class", *RANDOM], 3, "one class"),
+    (["finetune", "photos", "--weights", "convs.pth", "--freeze", "fc7"], 2, "conv5"),
+    (["eval"], 2, "alexkit features DATA"),
+    (["eval", "nowhere.h5"], 3, "nowhere.h5"),
+    (["eval", "file.bin"], 4, "file.bin"),
+    (["info"], 2, "alexkit info FILE"),
+    (["info", "nowhere"], 3, "nowhere"),
+    (["info", "file.bin"], 4, "file.bin"),
+    (["info", "empty"], 4, "empty"),
+]
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"), CASES, ids=[" ".join(words) for words, _, _ in CASES]
+)
+def test_one_error_line_one_hint_line(
+    words: list[str],
+    status: int,
+    said: str,
+    place: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    before = sorted(place.rglob("*"))
+    assert run(words) == status
+    told = capsys.readouterr()
+    *_, error, hint = told.err.splitlines()
+    assert error.startswith("error: ")
+    assert hint.startswith("hint: ")
+    assert said in error + hint
+    assert told.out == ""
+    assert sorted(place.rglob("*")) == before
+
+
+class TestUnreadableImages:
+    @pytest.fixture
+    def mixed(self, place: Path) -> Path:
+        (place / "photos" / "ant" / "broken.jpg").write_bytes(b"\xff\xd8 no image")
+        return place / "photos"
+
+    def test_features_keep_the_row_and_the_reason(
+        self, mixed: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        words = ["features", "photos", *RANDOM, "--layer", "pool5"]
+        assert run(words) == 0
+        assert "ant/broken.jpg" in capsys.readouterr().err
+        ledger = Path("runs/features-001/bad_images.csv").read_text().splitlines()
+        assert ledger[0] == "path,reason,action"
+        assert ledger[1].startswith("ant/broken.jpg,")
+        assert len(ledger) == 2
+        assert run(["info", "runs/features-001/features.h5"]) == 0
+        assert "rows unreadable" in capsys.readouterr().out
+
+    def test_training_leaves_it_out(self, mixed: Path) -> None:
+        words = ["finetune", "photos", "--weights", "convs.pth", "--epochs", "1"]
+        assert run(words) == 0
+        ledger = Path("runs/finetune-001/bad_images.csv").read_text()
+        assert "ant/broken.jpg" in ledger
+
+    @pytest.mark.parametrize(
+        "words",
+        [
+            ["features", "photos", *RANDOM, "--layer", "pool5"],
+            ["finetune", "photos", "--weights", "convs.pth", "--epochs", "1"],
+        ],
+    )
+    def test_strict_stops_at_the_first(
+        self, words: list[str], mixed: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert run([*words, "--strict"]) == 3
+        assert "ant/broken.jpg" in capsys.readouterr().err.splitlines()[-2]
+
+    def test_nothing_but_bad_images_is_an_error(
+        self, place: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        words = ["features", "not-images", *RANDOM, "--layer", "pool5", "--out", "f.h5"]
+        assert run(words) == 3
+        assert "none of the 2 images" in capsys.readouterr().err
+        assert not list(place.glob("f.h5*"))
+
+
+def test_an_image_is_no_data_set(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Image.new("RGB", (8, 8)).save(place / "one.png")
+    assert run(["train", "one.png"]) == 3
+    assert "folder" in capsys.readouterr().err
+
+
+def test_no_pickle_is_executed(place: Path) -> None:
+    run(["info", "evil.pth"])
+    run(["features", "photos", "--weights", "evil.pth"])
+    assert not (place / "executed").exists()

@@ -1,0 +1,155 @@
+"""Run folders: numbered, continued when interrupted, never overwritten unasked."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from alexkit.errors import DamagedFile, Interrupted, OutputExists, UsageError
+from alexkit.events import Chosen, silent
+from alexkit.recipes.options import TrainOptions
+from alexkit.recipes.run_dir import Remembering, RunDir, read_record, runs_here
+
+ASKED = TrainOptions(data=Path("photos"), epochs=3)
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def interrupted_run(options: TrainOptions) -> Path:
+    run = RunDir.open("train", options, Remembering(silent))
+    (run.path / "progress").write_text("kept")
+    run.__exit__(Interrupted, Interrupted("stopped", hint="again"), None)
+    return run.path
+
+
+def test_runs_are_numbered_and_recorded() -> None:
+    for number in (1, 2):
+        report = Remembering(silent)
+        report(Chosen("device", "cpu", "no GPU found"))
+        with RunDir.open("train", ASKED, report) as run:
+            run.finish({"top1": 0.5})
+        assert run.path == Path(f"runs/train-{number:03d}")
+    record = read_record(run.path)
+    assert record["state"] == "done"
+    assert record["result"] == {"top1": 0.5}
+    assert record["options"]["epochs"] == 3
+    assert record["derived"]["device"] == {"value": "cpu", "rule": "no GPU found"}
+    assert runs_here(("train",), state="done") == [
+        Path("runs/train-002"),
+        Path("runs/train-001"),
+    ]
+
+
+def test_the_same_command_continues_what_was_interrupted() -> None:
+    path = interrupted_run(ASKED)
+    assert read_record(path)["state"] == "interrupted"
+    with RunDir.open("train", ASKED, Remembering(silent)) as again:
+        assert again.resumed
+        assert again.path == path
+        assert (path / "progress").read_text() == "kept"
+
+
+def test_other_options_begin_another_run_by_default_and_are_refused_with_out() -> None:
+    path = interrupted_run(dataclasses.replace(ASKED, out=Path("here")))
+    other = dataclasses.replace(ASKED, epochs=5)
+    with RunDir.open("train", other, Remembering(silent)) as fresh:
+        assert not fresh.resumed
+    with pytest.raises(UsageError, match="epochs 3 -> 5"):
+        RunDir.open("train", dataclasses.replace(other, out=path), Remembering(silent))
+    assert (path / "progress").exists()
+
+
+def test_workers_may_change_when_continuing() -> None:
+    path = interrupted_run(ASKED)
+    with RunDir.open(
+        "train", dataclasses.replace(ASKED, workers=7), Remembering(silent)
+    ) as again:
+        assert again.path == path
+
+
+def test_a_finished_run_is_replaced_only_when_asked() -> None:
+    options = dataclasses.replace(ASKED, out=Path("here"))
+    with RunDir.open("train", options, Remembering(silent)) as run:
+        (run.path / "weights").mkdir()
+        (run.path / "weights" / "best").write_text("old")
+        run.finish({})
+    with pytest.raises(OutputExists, match="finished train run"):
+        RunDir.open("train", options, Remembering(silent))
+    assert (run.path / "weights" / "best").exists()
+    with RunDir.open(
+        "train", dataclasses.replace(options, overwrite=True), Remembering(silent)
+    ) as new:
+        assert not new.resumed
+        assert not (new.path / "weights").exists()
+
+
+def test_overwrite_still_continues_its_own_interrupted_run() -> None:
+    options = dataclasses.replace(ASKED, out=Path("here"), overwrite=True)
+    interrupted_run(options)
+    with RunDir.open("train", options, Remembering(silent)) as again:
+        assert again.resumed
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_that_is_no_run_is_never_touched(overwrite: bool) -> None:
+    Path("here").mkdir()
+    Path("here/thesis.tex").write_text("years of work")
+    with pytest.raises(OutputExists, match="no run of alexkit"):
+        RunDir.open(
+            "train", TrainOptions(out=Path("here"), overwrite=overwrite), Remembering(silent)
+        )
+    assert Path("here/thesis.tex").read_text() == "years of work"
+    assert sorted(p.name for p in Path("here").iterdir()) == ["thesis.tex"]
+
+
+def test_a_damaged_record_is_named() -> None:
+    path = interrupted_run(dataclasses.replace(ASKED, out=Path("here")))
+    text = (path / "run.json").read_text()
+    for damaged in (text[: len(text) // 2], "[]", "{}"):
+        (path / "run.json").write_text(damaged)
+        with pytest.raises(DamagedFile, match=r"run\.json"):
+            RunDir.open("train", dataclasses.replace(ASKED, out=path), Remembering(silent))
+
+
+def test_a_live_run_is_left_alone_and_a_killed_one_is_continued(tmp_path: Path) -> None:
+    script = (
+        "import sys, time\n"
+        "from pathlib import Path\n"
+        "from alexkit.events import silent\n"
+        "from alexkit.recipes.options import TrainOptions\n"
+        "from alexkit.recipes.run_dir import Remembering, RunDir\n"
+        "asked = TrainOptions(data=Path('photos'), epochs=3)\n"
+        "run = RunDir.open('train', asked, Remembering(silent))\n"
+        "print('open', flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    child = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    try:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "open\n"
+        with RunDir.open("train", ASKED, Remembering(silent)) as beside:
+            assert beside.path == Path("runs/train-002")
+            beside.finish({})
+        with pytest.raises(UsageError, match="another process"):
+            RunDir.open(
+                "train",
+                dataclasses.replace(ASKED, out=Path("runs/train-001")),
+                Remembering(silent),
+            )
+    finally:
+        child.kill()
+        child.wait()
+        child.stdout.close()
+    assert json.loads(Path("runs/train-001/run.json").read_text())["state"] == "running"
+    with RunDir.open(
+        "train", dataclasses.replace(ASKED, out=Path("runs/train-001")), Remembering(silent)
+    ) as again:
+        assert again.resumed
