@@ -294,7 +294,7 @@ def opened(path: Path, mode: str) -> h5py.File:
 
     Raises:
         DataError: there is no such file, or it is not ours to read.
-        UsageError: another process has it open for writing.
+        UsageError: another process has it open for writing, or it cannot be locked.
     """
     try:
         return h5py.File(path, mode, locking="best-effort")
@@ -312,9 +312,16 @@ def opened(path: Path, mode: str) -> h5py.File:
         ) from None
     except (IsADirectoryError, PermissionError) as error:
         raise DataError(
-            f"{path} cannot be opened: {error.strerror or 'not permitted'}",
+            f"{path} cannot be opened: {os.strerror(error.errno or 0)}",
             hint="give the name of a feature file that you may read",
         ) from None
+    except OSError as error:
+        if "unable to lock file" in str(error):
+            raise UsageError(
+                f"{path} cannot be locked by its file system",
+                hint="set HDF5_USE_FILE_LOCKING=FALSE if no other process uses the file",
+            ) from None
+        raise
 
 
 @contextmanager

@@ -6,8 +6,8 @@ from alexkit.errors import UnreadableImage
 
 MAX_PIXELS = 1 << 27
 """134 million: a 108-megapixel phone photo passes, and decoding and resizing one image at the
-limit stays below 1 GB (3 bytes a pixel decoded, 4 inside Pillow). Larger ones are refused
-from their header, before memory is taken."""
+limit takes 0.9 GB as JPEG and up to 1.2 GB as PNG (measured; 3 bytes a pixel decoded, 4 inside
+Pillow). Larger ones are refused from their header, before memory is taken."""
 
 MAX_FILE_BYTES = 1 << 30
 """1 GiB: an uncompressed 16-bit TIFF of :data:`MAX_PIXELS` fits; a film named .jpg does not."""

@@ -6,6 +6,7 @@ prints past Python. What matters of them is in the reason or the remark of the i
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import logging
 import threading
@@ -77,8 +78,9 @@ def _silence_libraries() -> None:
         *package.parent.glob("pillow.libs/libtiff-*.so*"),
         *package.glob(".dylibs/libtiff*.dylib"),
     ):
-        library = ctypes.CDLL(str(path))
-        for name in ("TIFFSetWarningHandler", "TIFFSetErrorHandler"):
-            set_handler = getattr(library, name)
-            set_handler.argtypes, set_handler.restype = [ctypes.c_void_p], ctypes.c_void_p
-            set_handler(None)
+        with contextlib.suppress(OSError, AttributeError):
+            library = ctypes.CDLL(str(path))
+            for name in ("TIFFSetWarningHandler", "TIFFSetErrorHandler"):
+                set_handler = getattr(library, name)
+                set_handler.argtypes, set_handler.restype = [ctypes.c_void_p], ctypes.c_void_p
+                set_handler(None)

@@ -72,7 +72,9 @@ class BatchNorm1d(nn.BatchNorm1d):
 
 
 def _batch_norm(norm: BatchNorm1d | BatchNorm2d, x: Tensor) -> Tensor:
-    learning = norm.training and norm.weight.requires_grad
+    # One value a channel, the last batch's single image, has no variance to learn from.
+    several = x.numel() > x.shape[1]
+    learning = norm.training and norm.weight.requires_grad and several
     if learning and norm.num_batches_tracked is not None:
         norm.num_batches_tracked.add_(1)
     return F.batch_norm(

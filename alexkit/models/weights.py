@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import safetensors
-import safetensors.torch
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
 from alexkit.errors import DamagedFile, DataError, OutOfSpace, WeightsMismatch
 from alexkit.models.layered import CLASSIFIER, LayeredNet, without_data
+from alexkit.models.tensorfile import sync_folder, write_tensors
 
 State = dict[str, Tensor]
 
@@ -236,36 +236,22 @@ def write_weights(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str
     Raises:
         OutOfSpace: the disk is full or cannot be written; nothing is left behind.
     """
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    data = safetensors.torch.save(plain, dict(metadata))
     partial = path.with_name(f"{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        _, sha256 = write_tensors(partial, state, metadata)
         os.replace(partial, path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except OSError as error:
+        needed = sum(t.numel() * t.element_size() for t in state.values())
         raise OutOfSpace(
             f"{path} cannot be written: {error.strerror}",
-            hint=f"it needs {len(data) / 1e6:.0f} MB: free some space or use another --out",
+            hint=f"it needs {needed / 1e6:.0f} MB: free some space or use another --out",
         ) from error
     finally:
         with contextlib.suppress(OSError):  # what went wrong is told already
             partial.unlink(missing_ok=True)
-    return hashlib.sha256(data).hexdigest()
-
-
-def _sync_folder(folder: Path) -> None:
-    # A rename is durable only once the folder that holds the name is. Windows cannot do it.
-    if os.name == "posix":
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+    return sha256
 
 
 def state_sha256(state: Mapping[str, Tensor]) -> str:

@@ -149,8 +149,8 @@ def _fill(
         device=device,
         dtype=options.dtype,
     )
-    report(StageStarted(STAGE, len(source), "images", done))
     with stop_requests() as stop:
+        report(StageStarted(STAGE, len(source), "images", done))
         for batch in found:
             for problem in batch.problems:
                 ledger.add(source.record(problem.row).path, problem.reason, NO_FEATURES)

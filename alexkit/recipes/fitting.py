@@ -131,11 +131,10 @@ class FitRun:
             Interrupted: by a signal; everything up to the last step is saved.
             Diverged: the loss is no number; the last good checkpoint is named.
         """
-        plan, progress = self.plan, self.progress
         if self.run.resumed:
             self._restore()
         with stop_requests() as stop:
-            while progress.epoch < plan.epochs:
+            while self.progress.epoch < self.plan.epochs:
                 try:
                     self._train_epoch(stop)
                 except Diverged as problem:

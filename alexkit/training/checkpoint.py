@@ -15,7 +15,6 @@ import json
 import os
 import re
 import shutil
-import struct
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -23,12 +22,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from alexkit.errors import DamagedFile, OutOfSpace
+from alexkit.models.tensorfile import sync_folder, write_tensors
 from alexkit.models.weights import file_sha256
 
 FORMAT = "alexkit/checkpoint"
@@ -36,17 +35,6 @@ FORMAT_VERSION = 1
 FILE_NAME = re.compile(r"step-(\d{8,})\.(json|safetensors)(\.partial)?")
 SPARE_BYTES = 1 << 20
 """Room for the header, the JSON and the file system's own needs."""
-
-SAFETENSORS_DTYPES = {
-    torch.float64: "F64",
-    torch.int64: "I64",
-    torch.float32: "F32",
-    torch.int32: "I32",
-    torch.bfloat16: "BF16",
-    torch.float16: "F16",
-    torch.uint8: "U8",
-    torch.bool: "BOOL",
-}
 
 
 @dataclass(frozen=True)
@@ -132,7 +120,7 @@ class CheckpointFolder:
             self._remove(lambda step, name: name.endswith(".partial"))
             flat = _flat(checkpoint.tensors)
             _check_space(self.path, sum(t.numel() * t.element_size() for t in flat.values()))
-            nbytes, sha256 = _write_tensors(partials[0], flat)
+            nbytes, sha256 = write_tensors(partials[0], flat)
             record = _record(checkpoint, tensor_path.name, nbytes, sha256)
             with partials[1].open("w", encoding="utf-8") as file:
                 json.dump(record, file, indent=2, allow_nan=False)
@@ -140,7 +128,7 @@ class CheckpointFolder:
                 os.fsync(file.fileno())
             partials[0].replace(tensor_path)
             partials[1].replace(record_path)
-            _sync_folder(self.path)
+            sync_folder(self.path)
         except OSError as problem:
             raise OutOfSpace(
                 f"the checkpoint of step {checkpoint.step} cannot be written to {self.path}: "
@@ -220,44 +208,6 @@ def _check_space(folder: Path, nbytes: int) -> None:
         )
 
 
-def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> tuple[int, str]:
-    """A safetensors file, on the disk when this returns; its size and SHA-256.
-
-    The library's own writer goes through a temporary file of a random name, which a kill
-    leaves behind for ever, tells a full disk in words only, and would have the file read
-    again for its hash (0.3 s of 1.1 s for 488 MB).
-    """
-    # The order of the library: wide types first keeps every tensor aligned.
-    order = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
-    header: dict[str, Any] = {}
-    end = 0
-    for name in order:
-        start, end = end, end + tensors[name].numel() * tensors[name].element_size()
-        header[name] = {
-            "dtype": SAFETENSORS_DTYPES[tensors[name].dtype],
-            "shape": list(tensors[name].shape),
-            "data_offsets": [start, end],
-        }
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    digest = hashlib.sha256()
-    with path.open("wb") as file:
-
-        def put(data: bytes | memoryview) -> None:
-            file.write(data)
-            digest.update(data)
-
-        put(struct.pack("<Q", len(text)))
-        put(text)
-        for name in order:
-            whole = tensors[name].detach().cpu().reshape(-1)
-            put(whole.view(torch.uint8).numpy().data)
-        nbytes = file.tell()
-        file.flush()
-        os.fsync(file.fileno())
-    return nbytes, digest.hexdigest()
-
-
 def _record(checkpoint: Checkpoint, file: str, nbytes: int, sha256: str) -> dict[str, Any]:
     record = {
         "format": FORMAT,
@@ -313,12 +263,3 @@ def _read_record(path: Path) -> dict[str, Any]:
 
 def _damaged(path: Path, what: str) -> DamagedFile:
     return DamagedFile(f"{path.name} {what}", hint="use the checkpoint before it")
-
-
-def _sync_folder(path: Path) -> None:
-    """Brings renames to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

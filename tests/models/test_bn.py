@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from alexkit.models import blocks
 from alexkit.models.layered import initialise
 
 GROUPS = {"conv2": 2, "conv4": 2, "conv5": 2}
@@ -72,3 +73,13 @@ def test_initial_values_keep_the_size_of_activations(make_net, make_images) -> N
     logits.logsumexp(dim=1).sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
     assert net.canonical_state_dict()["fc7.bn.num_batches_tracked"] == 1
+
+
+def test_a_batch_of_one_image_trains_on_the_running_statistics() -> None:
+    norm = blocks.BatchNorm1d(4).train()
+    norm.running_mean.fill_(1.0)
+    out = norm(torch.full((1, 4), 3.0))
+    assert torch.allclose(out, torch.full((1, 4), 2.0), atol=1e-4)
+    assert int(norm.num_batches_tracked) == 0
+    norm(torch.rand(2, 4))
+    assert int(norm.num_batches_tracked) == 1
