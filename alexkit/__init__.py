@@ -1,3 +1,41 @@
-"""alexkit: transfer learning and feature extraction with AlexNet."""
+"""alexkit: transfer learning and feature extraction with AlexNet.
+
+The Python names, each resolved when it is first used, so that importing alexkit, and with it
+``alexkit --help``, loads neither torch nor h5py.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from alexkit.features.store import FeatureStore
+    from alexkit.images.opening import open_source
+    from alexkit.images.preprocess import Preprocess
+    from alexkit.models.zoo import Backbone, load_backbone
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "Backbone",
+    "FeatureStore",
+    "Preprocess",
+    "__version__",
+    "load_backbone",
+    "open_source",
+]
+
+_HOMES = {
+    "Backbone": "alexkit.models.zoo",
+    "FeatureStore": "alexkit.features.store",
+    "Preprocess": "alexkit.images.preprocess",
+    "load_backbone": "alexkit.models.zoo",
+    "open_source": "alexkit.images.opening",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'alexkit' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

@@ -11,6 +11,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "alexkit"
 FILES = sorted(PACKAGE.rglob("*.py"))
+INSIDE = [path for path in FILES if path != PACKAGE / "__init__.py"]
+BELOW_CLI = [path for path in INSIDE if "cli" not in path.parts]
 
 LEVELS = {
     "cli": 0,
@@ -58,12 +60,14 @@ def room(path: Path) -> str:
     return parts[0]
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def each(paths: list[Path]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("path", paths, ids=lambda p: str(p.relative_to(PACKAGE)))
+
+
+@each(INSIDE)
 class TestFile:
     def test_imports_run_one_way(self, path: Path) -> None:
         here = room(path)
-        if here == "__init__":
-            pytest.skip("the public surface may name every room")
         for name in imports(path):
             parts = name.split(".")
             if parts[0] != "alexkit" or len(parts) < 2 or parts[1] == "__version__":
@@ -87,26 +91,6 @@ class TestFile:
                     lines = (body[-1].end_lineno or 0) - body[0].lineno + 1
                     assert lines <= MAX_FUNCTION_LINES, f"{node.name} has {lines} lines"
 
-    def test_nothing_is_imported_inside_a_function_below_the_cli(self, path: Path) -> None:
-        if room(path) in ("cli", "__init__"):
-            pytest.skip("--help must answer without importing torch")
-        for node in ast.walk(tree(path)):
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                inner = [
-                    n for n in ast.walk(node) if isinstance(n, ast.Import | ast.ImportFrom)
-                ]
-                assert not inner, f"{node.name} imports on line {inner[0].lineno}"
-
-    def test_compute_prints_nothing(self, path: Path) -> None:
-        if room(path) == "cli":
-            pytest.skip("the console is where printing lives")
-        called = {
-            node.func.id
-            for node in ast.walk(tree(path))
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
-        }
-        assert "print" not in called
-
     def test_names_say_what_a_module_is(self, path: Path) -> None:
         assert path.stem not in FORBIDDEN_NAMES
 
@@ -117,18 +101,36 @@ class TestFile:
                 assert given.get("weights_only") == "True"
 
 
+@each(BELOW_CLI)
+class TestFileBelowTheCli:
+    def test_nothing_is_imported_inside_a_function_below_the_cli(self, path: Path) -> None:
+        for node in ast.walk(tree(path)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                inner = [
+                    n for n in ast.walk(node) if isinstance(n, ast.Import | ast.ImportFrom)
+                ]
+                assert not inner, f"{node.name} imports on line {inner[0].lineno}"
+
+    def test_compute_prints_nothing(self, path: Path) -> None:
+        called = {
+            node.func.id
+            for node in ast.walk(tree(path))
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+        }
+        assert "print" not in called
+
+
 def test_the_readme_map_is_the_tree() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     block = text[text.index("## The map") :].split("```")[1]
     mapped: set[str] = set()
     folder = ""
-    for line in block.strip().splitlines()[1:]:
+    for line in block.strip().splitlines():
         name = line.split()[0]
         if name.endswith("/"):
-            folder = name
+            folder = "" if name == "alexkit/" else name
         else:
-            inside = line.startswith("    ")
-            mapped.add((folder if inside else "") + name)
+            mapped.add(folder + name)
     real = {
         p.relative_to(PACKAGE).as_posix()
         for p in FILES

@@ -30,7 +30,7 @@ from alexkit.reports.tables import percent
 
 MODEL = "alexnet-bn"
 LAYER = "pool5"
-EPOCHS = {"train": 4, "finetune": 6}
+EPOCHS = {"train": 8, "finetune": 6}
 BATCH_SIZE = 32
 PER_CLASS = {"train": 40, "val": 20}
 SIDE = 64  # pixels; a digit is 8 × 8 grey levels from 0 to 16
