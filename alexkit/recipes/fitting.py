@@ -41,12 +41,14 @@ from alexkit.recipes.interrupts import Stop, stop_requests
 from alexkit.recipes.ledger import LEDGER, Ledger
 from alexkit.recipes.options import FitOptions
 from alexkit.recipes.run_dir import Remembering, RunDir
+from alexkit.reports.plots import draw_curves
 from alexkit.training.checkpoint import Checkpoint, CheckpointFolder, SaveRule
 from alexkit.training.loop import StepResult, fit, validate
 from alexkit.training.optim import load_optimizer_state, optimizer_state
 from alexkit.training.schedule import Schedule, lr_at_step
 
 METRICS = "metrics.csv"
+CURVES = "curves.png"
 LEFT_OUT = "left out"
 
 
@@ -229,6 +231,7 @@ class FitRun:
         if progress.best is row:
             self._write_weights("best")
         write_metrics(self.run.path / METRICS, progress.metrics)
+        draw_curves(progress.metrics, self.run.path / CURVES)
         shown = ("train_loss", "train_top1", "loss", "top1", "top5")
         self.report(EpochDone(progress.epoch, {name: row[name] for name in shown}))
         if self.save_rule.due():
