@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from types import FrameType
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -124,6 +126,11 @@ def run(arguments: Sequence[str]) -> int:
         return BUG
 
 
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
 def main() -> NoReturn:
-    """The ``alexkit`` program."""
+    """The ``alexkit`` program. SIGTERM ends it as Ctrl-C does, where no loop catches both."""
+    signal.signal(signal.SIGTERM, _stop)
     sys.exit(run(sys.argv[1:]))

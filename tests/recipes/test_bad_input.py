@@ -12,6 +12,7 @@ from PIL import Image
 
 from alexkit.cli.app import run
 from alexkit.models.specs import find_spec
+from alexkit.recipes.run_dir import read_record
 from tests.conftest import photos_in
 
 
@@ -148,6 +149,20 @@ class TestUnreadableImages:
         assert run(words) == 3
         assert "none of the 2 images" in capsys.readouterr().err
         assert not list(place.glob("f.h5*"))
+
+
+def test_a_diverging_loss_ends_with_status_6(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["finetune", "photos", "--weights", "convs.pth", "--lr", "1e30", "--epochs", "9"]
+    # Weights of zero give no gradient; these let the new layer blow up.
+    state = torch.load(place / "convs.pth", weights_only=True)
+    torch.save({name: tensor + 0.01 for name, tensor in state.items()}, place / "convs.pth")
+    assert run([*words, "--batch-size", "2"]) == 6
+    *_, error, hint = capsys.readouterr().err.splitlines()
+    assert error.startswith("error: training diverged: step ")
+    assert "--lr" in hint
+    assert read_record(Path("runs/finetune-001"))["state"] == "failed"
 
 
 def test_an_image_is_no_data_set(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
