@@ -20,8 +20,8 @@ from alexkit.cli.console import shown
 from alexkit.errors import AlexkitError, OutOfMemory, OutOfSpace, UsageError
 from alexkit.recipes import options
 
-# Typer brings its own copy of click since 0.26 and used the click package before; the class
-# behind a bad parameter is what both raise for anything wrong on a command line.
+# Newer versions of Typer bring their own copy of click, older ones use the click package; the
+# class behind a bad parameter is what both raise for anything wrong on a command line.
 CommandLineError = typer.BadParameter.__mro__[2]
 
 INTERRUPTED = 130
