@@ -24,6 +24,13 @@ class Freeze(str, Enum):
     FC7 = "fc7"
 
 
+class Exif(str, Enum):
+    """What becomes of the camera's orientation tag when a photo is decoded."""
+
+    IGNORE = "ignore"
+    APPLY = "apply"
+
+
 class FeatureDtype(str, Enum):
     """The number type features are stored in."""
 

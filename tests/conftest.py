@@ -1,9 +1,11 @@
-"""Shared fixtures: small photos made here, and the real ones where they are at hand."""
+"""Shared fixtures: small photos made here, the real ones where they are at hand,
+and a disk so small that it can be filled."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -59,3 +61,18 @@ def real_data() -> Path:
     if not value or not Path(value).is_dir():
         pytest.skip("ALEXKIT_TEST_DATA does not name the folder of real photos and weights")
     return Path(value).resolve()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 2 MiB; needs root, as in a container."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    if os.name != "posix" or os.geteuid() != 0:
+        pytest.skip("mounting a small disk needs root")
+    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(place)]
+    done = subprocess.run(mount, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"a small disk cannot be mounted here: {done.stderr.strip()}")
+    yield place
+    subprocess.run(["umount", "--lazy", str(place)], check=True)

@@ -11,7 +11,7 @@ def act(options: InfoOptions, console: Console) -> None:
     from alexkit.recipes import info
     from alexkit.reports.tables import facts_table
 
-    result = info.run(options)
+    result = info.run(options, console.report)
     for title, facts in result.items():
         console.table(*facts_table(facts), title=title)
     console.finish("info", result)

@@ -32,7 +32,7 @@ import numpy.typing as npt
 
 from alexkit.choices import FeatureDtype
 from alexkit.errors import DamagedFile, DataError, OutOfSpace, UsageError
-from alexkit.features.hollow import HollowFile
+from alexkit.images.hollow import HollowFile
 from alexkit.images.source import SPLITS, ImageSource
 
 FORMAT = "alexkit/features"

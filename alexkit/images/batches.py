@@ -6,12 +6,13 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
 
 from alexkit.errors import UnreadableImage
-from alexkit.images.decode import decode
+from alexkit.images.decode import Decoded, decode
 from alexkit.images.draws import Rows, words
 from alexkit.images.preprocess import Pixels
 from alexkit.images.source import ImageSource
@@ -19,8 +20,25 @@ from alexkit.images.source import ImageSource
 ToSquare = Callable[[Pixels], Pixels]
 """(H, W, 3) uint8 -> (S, S, 3) uint8, S always the same."""
 
+
+@runtime_checkable
+class ReadyPixels(Protocol):
+    """What a source has besides when its images are decoded already, as in a pack."""
+
+    def pixels(self, row: int) -> Decoded:
+        """The pixels of a row, maybe read-only; safe to call from several threads at once.
+
+        Raises:
+            UnreadableImage: the row has none, with the reason.
+        """
+        ...
+
+
 _AHEAD_IMAGES = 16
 """How many images a thread may have waiting, at least; keeps small batches from starving."""
+
+_READY_SHARE = 32
+"""Ready pixels a thread takes at a time: handing over a single one costs more than it does."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +106,7 @@ def read_batches(
 
     Threads of this process work ahead by two batches, or by a few images each when batches
     are small; Pillow and libjpeg-turbo let go of the interpreter's lock while they work.
+    A source with :class:`ReadyPixels` is asked for those, and nothing is decoded.
     What comes out does not depend on ``threads``. Leaving the loop early, by ``break``,
     ``close`` or an error, waits for the images in work and leaves no thread behind.
 
@@ -97,7 +116,7 @@ def read_batches(
         to_square: e.g. :meth:`Preprocess.square <alexkit.images.preprocess.Preprocess.square>`.
         batch_size: at least 1.
         threads: at least 0; 0 decodes in the calling thread, nothing ahead.
-        exif: see :func:`~alexkit.images.decode.decode`.
+        exif: see :func:`~alexkit.images.decode.decode`; of no effect on ready pixels.
 
     Raises:
         Exception: whatever ``to_square`` or ``source`` raises, UnreadableImage excepted.
@@ -107,19 +126,24 @@ def read_batches(
     # The side is asked of the function, so that a batch of nothing but bad images has one.
     side = to_square(np.zeros((1, 1, 3), np.uint8)).shape[0]
     parts = (rows[first : first + batch_size] for first in range(0, len(rows), batch_size))
-    slots = (_Slots(source, part, to_square, side, exif) for part in parts)
+    decoded = _decoder(source, exif)
+    slots = (_Slots(source, part, decoded, to_square, side) for part in parts)
     if threads == 0:
         for one in slots:
-            for slot in range(len(one.rows)):
-                one.fill(slot)
+            one.fill(range(len(one.rows)))
             yield one.batch()
         return
+    share = _READY_SHARE if isinstance(source, ReadyPixels) else 1
     ahead = max(2, -(-threads * _AHEAD_IMAGES // batch_size))
     pool = ThreadPoolExecutor(threads, thread_name_prefix="alexkit-decode")
     try:
         waiting: deque[tuple[_Slots, list[Future[None]]]] = deque()
         for one in slots:
-            tasks = [pool.submit(one.fill, slot) for slot in range(len(one.rows))]
+            slots_of = range(len(one.rows))
+            tasks = [
+                pool.submit(one.fill, slots_of[first : first + share])
+                for first in range(0, len(one.rows), share)
+            ]
             waiting.append((one, tasks))
             if len(waiting) > ahead:
                 yield _finished(*waiting.popleft())
@@ -127,6 +151,12 @@ def read_batches(
             yield _finished(*waiting.popleft())
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _decoder(source: ImageSource, exif: bool) -> Callable[[int], Decoded]:
+    if isinstance(source, ReadyPixels):
+        return source.pixels
+    return lambda row: decode(source.read(row), exif=exif)
 
 
 def _finished(slots: _Slots, tasks: list[Future[None]]) -> Batch:
@@ -141,9 +171,9 @@ class _Slots:
 
     source: ImageSource
     rows: Rows
+    decoded: Callable[[int], Decoded]
     to_square: ToSquare
     side: int
-    exif: bool
     bad: dict[int, BadRow] = field(default_factory=dict)
     remarks: dict[int, Remark] = field(default_factory=dict)
 
@@ -152,11 +182,15 @@ class _Slots:
         self.pixels = torch.empty((len(self.rows), self.side, self.side, 3), dtype=torch.uint8)
         self._array = self.pixels.numpy()
 
-    def fill(self, slot: int) -> None:
-        """Reads and squares one image, or notes why not."""
+    def fill(self, slots: range) -> None:
+        """Reads and squares images, or notes why not."""
+        for slot in slots:
+            self._fill(slot)
+
+    def _fill(self, slot: int) -> None:
         row = int(self.rows[slot])
         try:
-            decoded = decode(self.source.read(row), exif=self.exif)
+            decoded = self.decoded(row)
         except UnreadableImage as error:
             self.bad[slot] = BadRow(row, self.source.record(row).path, error.message)
             return

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import numpy.typing as npt
 from alexkit.choices import Split
 from alexkit.errors import UnreadableImage
 from alexkit.images.limits import MAX_FILE_BYTES
-from alexkit.images.source import SPLITS, ImageRecord
+from alexkit.images.source import SPLITS, ImageRecord, fingerprint_of
 
 IMAGE_SUFFIXES = frozenset(
     {
@@ -100,17 +99,16 @@ class FileSource:
 
         Looks at every file's size, not at what is in it: seconds for a million files.
         """
-        digest = hashlib.sha256()
-        for name in self.classes:
-            digest.update(name.encode() + b"\0")
+        return fingerprint_of(self.classes, self._lines())
+
+    def _lines(self) -> Iterator[tuple[bytes, int, int, int]]:
         for row, path in enumerate(self.paths):
             try:
                 size = os.stat(self._path(row)).st_size
             except OSError:
                 size = -1
-            line = f"\0{self.labels[row]} {self.splits[row]} {size}\0"
-            digest.update(path.encode("utf-8", "surrogateescape") + line.encode())
-        return digest.hexdigest()
+            name = path.encode("utf-8", "surrogateescape")
+            yield name, int(self.labels[row]), int(self.splits[row]), size
 
     def _path(self, row: int) -> str:
         return os.path.join(self.place, self.paths[row])

@@ -27,7 +27,7 @@ _NOT_DATA = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN"})
 """Folders that archives, network disks and Windows add; hidden in all but name."""
 
 
-def open_folder(root: Path) -> FileSource:
+def open_folder(root: Path, known: Mapping[str, str] | None = None) -> FileSource:
     """Reads the names below ``root`` and settles classes and splits; no image is opened.
 
     - ``root/<class>/…``: one class a folder, images at any depth below it.
@@ -44,11 +44,16 @@ def open_folder(root: Path) -> FileSource:
     class folders, and folders that link back to one above them are left out; ``notes`` says
     how many.
 
+    Args:
+        root: the folder.
+        known: the class of images that lie in no class folder, by name without ending: the
+            validation images of ImageNet, whose classes are in its devkit.
+
     Raises:
         DataError: there is no image, or a folder cannot be listed.
     """
     walk = _Walk(os.path.abspath(root))
-    parts, notes = _parts(walk)
+    parts, notes = _parts(walk, has_kit=known is not None)
     rows: list[tuple[Split, str | None, str]] = []
     found: dict[Split, set[str]] = defaultdict(set)
     folders: set[str] = set()
@@ -66,7 +71,11 @@ def open_folder(root: Path) -> FileSource:
                 if not walk.images(_join(folder, name)):
                     deep.append(_join(folder, name))
         if not any(by_class.values()):
-            rows.extend((split, None, path) for path in loose)
+            for path in loose:
+                label = (known or {}).get(os.path.splitext(os.path.basename(path))[0])
+                rows.append((split, label, path))
+                if label is not None:
+                    found[split].add(label)
         elif loose:
             images = counted(len(loose), "image", loose)
             notes.append(f"{images} beside the class folders left out: no label")
@@ -76,9 +85,9 @@ def open_folder(root: Path) -> FileSource:
     return _source(walk.root, rows, notes)
 
 
-def _parts(walk: _Walk) -> tuple[list[tuple[Split, str]], list[str]]:
+def _parts(walk: _Walk, *, has_kit: bool) -> tuple[list[tuple[Split, str]], list[str]]:
     """The folders that hold class folders, with their split; "" is the root."""
-    top = walk.folders("")
+    top = [name for name in walk.folders("") if not (has_kit and "devkit" in name.lower())]
     named = {name: SPLIT_WORDS[name.lower()] for name in top if name.lower() in SPLIT_WORDS}
     is_split = (
         len(set(named.values())) > 1

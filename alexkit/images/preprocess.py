@@ -161,6 +161,8 @@ class Preprocess:
         height, width = self._resized(*rgb.shape[:2])
         resample, radius = _FILTERS[self.interpolation]
         top, left = _centre(height, crop), _centre(width, crop)
+        if rgb.shape[:2] == (height, width) and crop <= min(height, width):
+            return rgb[top : top + crop, left : left + crop].copy()
         image = Image.fromarray(rgb)
         if height * width > _MAX_RESIZED_PIXELS:
             return _resize_part(

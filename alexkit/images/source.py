@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -60,3 +62,18 @@ class ImageSource(Protocol):
     def fingerprint(self) -> str:
         """Hex SHA-256 over paths, labels, splits, classes and file sizes in row order."""
         ...
+
+
+def fingerprint_of(classes: Sequence[str], rows: Iterable[tuple[bytes, int, int, int]]) -> str:
+    """Hex SHA-256 that two sources share when they hold the same images in the same order.
+
+    Args:
+        classes: the class names.
+        rows: path as bytes, label, split code and size in bytes (-1 = missing) of each row.
+    """
+    digest = hashlib.sha256()
+    for name in classes:
+        digest.update(name.encode() + b"\0")
+    for path, label, split, size in rows:
+        digest.update(path + f"\0{label} {split} {size}\0".encode())
+    return digest.hexdigest()

@@ -32,10 +32,12 @@ from alexkit.recipes.inputs import (
     data_record,
     open_data,
     settled,
+    tell_pack,
 )
 from alexkit.recipes.interrupts import stop_requests
 from alexkit.recipes.ledger import LEDGER, Ledger
 from alexkit.recipes.options import FeaturesOptions
+from alexkit.recipes.orientation import settle_exif
 from alexkit.recipes.run_dir import Remembering, RunDir, now, versions
 
 FILE_SUFFIXES = (".h5", ".hdf5")
@@ -61,6 +63,8 @@ def run(options: FeaturesOptions, report: Reporter) -> dict[str, Any]:
     source = open_data(data, report)
     backbone = choose_backbone(options.model, options.weights, options.seed, report)
     layers = backbone.resolve_layers(options.layer)
+    backbone.preprocess = settle_exif(backbone.preprocess, options.exif, source, report)
+    tell_pack(source, backbone.preprocess, report)
     backbone.net.place([device])
     folder: RunDir | None = None
     with ExitStack() as stack:
@@ -87,7 +91,7 @@ def run(options: FeaturesOptions, report: Reporter) -> dict[str, Any]:
         )
         ledger = Ledger(ledger_path, strict=options.strict, report=report)
         _fill(writer, source, backbone, layers, device, options, report, ledger)
-        if len(ledger) == len(source):
+        if ledger.bad == len(source):
             writer.discard()
             raise DataError(
                 f"none of the {len(source)} images in {source.root} could be used",
@@ -97,7 +101,8 @@ def run(options: FeaturesOptions, report: Reporter) -> dict[str, Any]:
         result = {
             "file": str(path),
             "rows": len(source),
-            "bad": len(ledger),
+            "bad": ledger.bad,
+            "repaired": ledger.repaired,
             "layers": {layer: list(shapes[layer]) for layer in layers},
             "model": backbone.spec.name,
             "weights": backbone.source,
@@ -143,7 +148,7 @@ def _fill(
     )
     found = extract(
         backbone.net,
-        batches,
+        ledger.watch(batches),
         layers,
         normalise=preprocess.normalise,
         device=device,
@@ -158,10 +163,8 @@ def _fill(
             writer.append(batch.rows, batch.values)
             done += len(batch.rows) + len(batch.problems)
             report(StageAdvanced(STAGE, done))
-            if stop:
-                ledger.save()
             stop.check(f"{done} of {len(source)} images are in {writer.partial}")
-    ledger.save()
+    ledger.close()
     report(StageFinished(STAGE, done, time.monotonic() - began))
 
 

@@ -13,6 +13,7 @@ from alexkit.recipes.devices import decode_threads, resolve_devices, use_determi
 from alexkit.recipes.fitting import Plan, fit_in_run_dir
 from alexkit.recipes.inputs import choose_backbone, holdout, open_data, settled
 from alexkit.recipes.options import FinetuneOptions
+from alexkit.recipes.orientation import settle_exif
 from alexkit.recipes.run_dir import Remembering
 from alexkit.training.optim import make_optimizer
 from alexkit.training.schedule import Decay
@@ -58,6 +59,13 @@ def run(options: FinetuneOptions, report: Reporter) -> dict[str, Any]:
     net = backbone.net
     replace_head(net, len(source.classes), seed=options.seed)
     backbone.classes = source.classes
+    backbone.preprocess = settle_exif(
+        backbone.preprocess,
+        options.exif,
+        source,
+        report,
+        own_photos=True,
+    )
     net.place(devices)
     upto = options.freeze
     if upto is Freeze.AUTO:

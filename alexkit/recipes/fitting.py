@@ -36,7 +36,7 @@ from alexkit.images.batches import Batch, epoch_order, read_batches
 from alexkit.images.source import ImageSource
 from alexkit.models.weights import write_weights
 from alexkit.models.zoo import Backbone
-from alexkit.recipes.inputs import Holdout, data_record
+from alexkit.recipes.inputs import Holdout, data_record, tell_pack
 from alexkit.recipes.interrupts import Stop, stop_requests
 from alexkit.recipes.ledger import LEDGER, Ledger
 from alexkit.recipes.options import FitOptions
@@ -144,7 +144,7 @@ class FitRun:
                 self._judge_epoch()
         self._write_weights("last")
         self._save()
-        self.ledger.save()
+        self.ledger.close()
         return self._result()
 
     def _train_epoch(self, stop: Stop) -> None:
@@ -194,7 +194,7 @@ class FitRun:
 
         return fit(
             self.net,
-            batches,
+            self.ledger.watch(batches),
             plan.optimizer,
             prepare=prepare,
             loss_fn=nn.functional.cross_entropy,
@@ -252,7 +252,7 @@ class FitRun:
             self._note_bad(batch)
             return preprocess.normalise(batch.pixels.to(self._device)), batch.labels
 
-        return validate(self.net, batches, prepare=prepare)
+        return validate(self.net, self.ledger.watch(batches), prepare=prepare)
 
     def _note_bad(self, batch: Batch) -> None:
         for bad in batch.bad:
@@ -290,7 +290,6 @@ class FitRun:
         )
         self.last_saved = told.path
         self.save_rule.saved(told.seconds)
-        self.ledger.save()
 
     def _restore(self) -> None:
         found = self.checkpoints.latest()
@@ -332,7 +331,8 @@ class FitRun:
             "model": plan.backbone.spec.name,
             "classes": len(plan.backbone.classes),
             "train_images": len(plan.holdout.train),
-            "bad": len(self.ledger),
+            "bad": self.ledger.bad,
+            "repaired": self.ledger.repaired,
             "seconds": self.progress.seconds,
             "run": str(self.run.path),
         }
@@ -342,6 +342,7 @@ def fit_in_run_dir(
     command: str, options: FitOptions, plan: Plan, report: Remembering
 ) -> dict[str, Any]:
     """Carries a plan out in the run folder of ``options``."""
+    tell_pack(plan.source, plan.backbone.preprocess, report)
     with RunDir.open(command, options, report) as folder:
         folder.note("data", data_record(plan.source))
         result = FitRun(plan, folder, report)()

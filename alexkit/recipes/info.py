@@ -1,7 +1,8 @@
-"""What a file is: a feature file, weights, or a run folder."""
+"""What a file is: a feature file, weights, a pack, or a run folder."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,12 @@ from typing import Any
 import numpy as np
 
 from alexkit.errors import DamagedFile, DataError, UsageError
+from alexkit.events import Reporter, StageAdvanced, StageFinished, StageStarted, silent
 from alexkit.features.layout import Status
 from alexkit.features.store import FeatureStore
+from alexkit.images.pack import SUFFIX, is_pack
+from alexkit.images.pack import Status as PackStatus
+from alexkit.images.packed import PackSource, open_pack
 from alexkit.models.specs import detect_models
 from alexkit.models.weights import file_sha256, read_state
 from alexkit.recipes.options import InfoOptions
@@ -20,19 +25,27 @@ from alexkit.reports.tables import size
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt")
 
+SHOWN_NOTES = 10
+
 Facts = dict[str, dict[str, Any]]
 """Title of a block, then its names and values."""
 
 
-def run(options: InfoOptions) -> Facts:
+def run(options: InfoOptions, report: Reporter = silent) -> Facts:
     """The facts about ``options.path``.
 
     Raises:
-        UsageError: no path was given.
+        UsageError: no path was given, or ``--verify`` with what has no checksums.
         DataError: there is nothing at that path.
         DamagedFile: it is none of the files alexkit knows, or a damaged one.
     """
     path = options.path
+    if path is not None and path.is_file() and (path.suffix == SUFFIX or is_pack(path)):
+        return about_pack(path, verify=options.verify, report=report)
+    if options.verify:
+        raise UsageError(
+            f"{path} is no pack", hint="--verify checks packs, which have checksums"
+        )
     if path is None:
         raise UsageError("no file was named", hint="type: alexkit info FILE")
     if path.is_dir():
@@ -49,7 +62,7 @@ def run(options: InfoOptions) -> Facts:
         return about_weights(path)
     raise DamagedFile(
         f"{path} is no file alexkit knows",
-        hint=f"it reads feature files, run folders and {', '.join(WEIGHT_SUFFIXES)}",
+        hint=f"it reads feature files, packs, run folders and {', '.join(WEIGHT_SUFFIXES)}",
     )
 
 
@@ -92,6 +105,60 @@ def about_features(path: Path) -> Facts:
             for name, shape in store.layers.items()
         }
         return {str(path): head, "layers": layers, "provenance": _flat(store.provenance)}
+
+
+def about_pack(path: Path, *, verify: bool, report: Reporter) -> Facts:
+    """A pack: rows, classes, pixels, and where it came from.
+
+    Raises:
+        DamagedFile: ``verify``, and something is not as it was written.
+    """
+    pack = open_pack(path, unfinished=True)
+    status = np.asarray(pack.status)
+    bad = int((status == PackStatus.UNREADABLE).sum())
+    todo = int((status == PackStatus.TODO).sum())
+    head = {
+        "size": size(path.stat().st_size),
+        "complete": "yes" if pack.complete else "no: the same command continues it",
+        "images": len(pack),
+        **({"images to do": todo} if todo else {}),
+        **({"images unreadable": bad} if bad else {}),
+        "images repaired or converted": len(pack.noted()) - bad,
+        "classes": len(pack.classes),
+        "labelled images": int((np.asarray(pack.labels) >= 0).sum()),
+        "pixels": f"{pack.side} × {pack.side} × 3, uint8, RGB",
+    }
+    if pack.complete:
+        head["fingerprint"] = pack.fingerprint()
+    if verify:
+        head["verified"] = _verified(pack, report)
+    told = {pack.record(row).path: note for row, note in pack.noted().items()}
+    shown = dict(list(told.items())[:SHOWN_NOTES])
+    if len(told) > len(shown):
+        shown["…"] = f"{len(told) - len(shown):,} more in the pack's rows/note"
+    odd = {"unreadable, repaired or converted": shown} if shown else {}
+    return {str(path): head, "provenance": _flat(pack.provenance), **odd}
+
+
+def _verified(pack: PackSource, report: Reporter) -> str:
+    if not pack.complete:
+        raise DamagedFile(
+            f"{pack.path} is not complete", hint="the command that began it continues it"
+        )
+    began, stage = time.monotonic(), "verify"
+    report(StageStarted(stage, len(pack), "images"))
+    wrong = []
+    for what, done, right in pack.verify():
+        if not right:
+            wrong.append(what)
+        report(StageAdvanced(stage, done))
+    report(StageFinished(stage, len(pack), time.monotonic() - began))
+    if wrong:
+        some = ", ".join(wrong[:3]) + (", …" if len(wrong) > 3 else "")
+        raise DamagedFile(
+            f"{pack.path} is not as it was written: {some}", hint="make the pack again"
+        )
+    return "every block is as it was written"
 
 
 def about_weights(path: Path) -> Facts:

@@ -11,8 +11,10 @@ import numpy.typing as npt
 
 from alexkit.choices import WEIGHT_WORDS, Split
 from alexkit.errors import DataError, UsageError
-from alexkit.events import Chosen, Note, Reporter
+from alexkit.events import Chosen, Note, Reporter, Warned
 from alexkit.images.opening import open_source
+from alexkit.images.packed import PackSource
+from alexkit.images.preprocess import Preprocess
 from alexkit.images.source import NO_LABEL, SPLITS, ImageSource
 from alexkit.models.zoo import Backbone, load_backbone
 from alexkit.recipes.run_dir import RUNS, read_record, runs_here
@@ -42,10 +44,21 @@ def choose_data(data: Path | None, example: str, report: Reporter) -> Path:
 
 def open_data(data: Path, report: Reporter) -> ImageSource:
     """Opens a source and tells what was ignored or guessed."""
-    source = open_source(data)
+    source = open_source(data, report)
     for note in source.notes:
         report(Note(note))
     return source
+
+
+def tell_pack(source: ImageSource, preprocess: Preprocess, report: Reporter) -> None:
+    """Warns where a pack holds other pixels than ``preprocess`` makes of the originals."""
+    if isinstance(source, PackSource) and (told := source.differences(preprocess)):
+        report(
+            Warned(
+                f"{source.root} was packed with {', '.join(told)}: its pixels are not those"
+                " the network would get from the originals"
+            )
+        )
 
 
 def settled(

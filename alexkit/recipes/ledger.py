@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from alexkit.errors import UnreadableImage
-from alexkit.events import BadImage, Reporter
+from alexkit.events import BadImage, Note, Reporter
+from alexkit.images.batches import Batch
 
 LEDGER = "bad_images.csv"
 HEADER = ("path", "reason", "action")
+USED = "used"
+"""The action for an image that was repaired or converted; its reason says how."""
 
 
 class Ledger:
-    """The bad images of one run, each once; reports each the first time it is met.
+    """The bad, repaired and converted images of one run, each once.
+
+    A row is in the file as soon as it is met, so that a killed run has told of every image
+    it has been through. A bad image is reported when it is first met; of the others, which
+    may be every photo of a phone, :meth:`close` tells the number.
 
     Args:
         path: the CSV file, or None to keep the ledger in memory only. A file that is there
@@ -27,18 +35,26 @@ class Ledger:
         self._path = path
         self._strict = strict
         self._report = report
-        self._rows: dict[str, tuple[str, str]] = {}
-        if path is not None and path.exists():
-            with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-                self._rows = {
-                    r[0]: (r[1], r[2]) for r in list(csv.reader(file))[1:] if len(r) == 3
-                }
+        self._rows: dict[tuple[str, str], str] = {}
+        if path is not None:
+            if path.exists():
+                with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+                    read = [row for row in list(csv.reader(file))[1:] if len(row) == 3]
+                self._rows = {(image, action): reason for image, reason, action in read}
+            self._rewrite(path)
 
-    def __len__(self) -> int:
-        return len(self._rows)
+    @property
+    def bad(self) -> int:
+        """Images that were not used."""
+        return len(self._rows) - self.repaired
+
+    @property
+    def repaired(self) -> int:
+        """Images that were used after a repair or a conversion."""
+        return sum(action == USED for _, action in self._rows)
 
     def add(self, path: str, reason: str, action: str) -> None:
-        """Notes one image.
+        """Notes an image that was not used.
 
         Raises:
             UnreadableImage: in strict mode.
@@ -47,18 +63,46 @@ class Ledger:
             raise UnreadableImage(
                 f"{path}: {reason}", hint="mend or remove the file, or leave out --strict"
             )
-        if path not in self._rows:
-            self._rows[path] = (reason, action)
+        if self._note(path, reason, action):
             self._report(BadImage(path, reason, action))
 
-    def save(self) -> None:
-        """Writes the file as a whole; its rows are in the order the images were met."""
-        if self._path is None:
-            return
-        text = io.StringIO(newline="")
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(HEADER)
-        writer.writerows((path, *told) for path, told in self._rows.items())
-        partial = self._path.with_name(self._path.name + ".partial")
-        partial.write_bytes(text.getvalue().encode("utf-8", "surrogateescape"))
-        partial.replace(self._path)
+    def add_used(self, path: str, remark: str) -> None:
+        """Notes an image that was used after what ``remark`` says; never an error."""
+        self._note(path, remark, USED)
+
+    def watch(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """The same batches, the repaired and converted images of each noted on the way."""
+        for batch in batches:
+            for remark in batch.remarks:
+                self.add_used(remark.path, remark.text)
+            yield batch
+
+    def close(self) -> None:
+        """Tells how many images were repaired or converted, where there are any."""
+        if count := self.repaired:
+            where = f"; {self._path} says which" if self._path is not None else ""
+            images = "1 image was" if count == 1 else f"{count:,} images were"
+            self._report(Note(f"{images} repaired or converted, and used{where}"))
+
+    def _note(self, path: str, reason: str, action: str) -> bool:
+        """Whether this is news."""
+        if (path, action) in self._rows:
+            return False
+        self._rows[path, action] = reason
+        if self._path is not None:
+            with self._path.open("ab") as file:
+                file.write(_csv([(path, reason, action)]))
+        return True
+
+    def _rewrite(self, path: Path) -> None:
+        """Writes the file as a whole, without the line that a kill may have cut."""
+        rows = [(image, reason, action) for (image, action), reason in self._rows.items()]
+        partial = path.with_name(path.name + ".partial")
+        partial.write_bytes(_csv([HEADER, *rows]))
+        partial.replace(path)
+
+
+def _csv(rows: Sequence[Sequence[str]]) -> bytes:
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue().encode("utf-8", "surrogateescape")

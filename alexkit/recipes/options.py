@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alexkit.choices import FeatureDtype, Freeze, Norm, Protocol
+from alexkit.choices import Exif, FeatureDtype, Freeze, Norm, Protocol
 from alexkit.errors import UsageError
 
 
@@ -31,6 +31,11 @@ def argument(text: str, metavar: str, default: Any = None) -> Any:
         default=default,
         metadata={"help": text, "metavar": metavar, "argument": True, "least": None},
     )
+
+
+def exif_option() -> Any:
+    """``--exif``, with the same words in every command that decodes photos for a network."""
+    return option(None, "Camera's orientation tag (default: by weights and data).")
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,7 @@ class FitOptions(SharedOptions):
     epochs: int | None = option(None, "Passes over the training images.", "N", least=1)
     lr: float | None = option(None, "Learning rate to begin with.", "RATE", least=0.0)
     deterministic: bool = option(False, "Only kernels that give equal bits on every run.")
+    exif: Exif | None = exif_option()
 
 
 @dataclass(frozen=True)
@@ -105,6 +111,7 @@ class FeaturesOptions(SharedOptions):
     )
     model: str | None = option(None, "Network, where the weights do not tell.", "NAME")
     dtype: FeatureDtype = option(FeatureDtype.FLOAT32, "Number type in the file.")
+    exif: Exif | None = exif_option()
 
 
 @dataclass(frozen=True)
@@ -123,13 +130,37 @@ class EvalOptions(SharedOptions):
 
 
 @dataclass(frozen=True)
+class CheckOptions(SharedOptions):
+    """What is in this data and what is wrong with it, before any compute.
+
+    Example: alexkit check mydata/
+    """
+
+    data: Path | None = argument("Folder, list, archive or pack.", "DATA")
+    images: int = option(10_000, "Images to decode, drawn evenly; 0 is all.", "N", least=0)
+
+
+@dataclass(frozen=True)
+class PackOptions(SharedOptions):
+    """Decode and resize once: images into one file that is read as it lies.
+
+    Example: alexkit pack imagenet/ --out imagenet.pack
+    """
+
+    data: Path | None = argument("Folder, list or archive.", "DATA")
+    size: int = option(256, "Pixels of the short side and the centre square.", "N", least=8)
+    exif: Exif = option(Exif.IGNORE, "Camera's orientation tag.")
+
+
+@dataclass(frozen=True)
 class InfoOptions(SharedOptions):
-    """What a file is: features, weights or a run folder.
+    """What a file is: features, weights, a pack or a run folder.
 
     Example: alexkit info runs/features-001/features.h5
     """
 
     path: Path | None = argument("File or run folder.", "FILE")
+    verify: bool = option(False, "Read a pack whole and check every block of it.")
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from alexkit.recipes.devices import decode_threads, resolve_devices, use_determi
 from alexkit.recipes.fitting import Plan, fit_in_run_dir
 from alexkit.recipes.inputs import holdout, open_data, settled
 from alexkit.recipes.options import TrainOptions
+from alexkit.recipes.orientation import settle_exif
 from alexkit.recipes.run_dir import Remembering
 from alexkit.training.optim import make_optimizer
 from alexkit.training.schedule import Decay, Plateau, Schedule, Steps
@@ -106,6 +107,7 @@ def run(options: TrainOptions, report: Reporter) -> dict[str, Any]:
         model, "random", seed=options.seed, num_classes=len(source.classes), devices=devices
     )
     backbone.classes = source.classes
+    backbone.preprocess = settle_exif(backbone.preprocess, options.exif, source, report)
     if options.model is None:
         report(Chosen("network", model, "the default of train"))
     recipe = RECIPES[backbone.spec.name]

@@ -39,6 +39,14 @@ def features_table(result: Mapping[str, Any]) -> Table:
     return ["layer", "shape", "rows", "bad"], rows
 
 
+def pack_table(result: Mapping[str, Any]) -> Table:
+    """A finished pack."""
+    header = ["images", "classes", "pixels", "bad", "repaired", "size"]
+    pixels = f"{result['side']} × {result['side']}"
+    cells = (result["images"], result["classes"], pixels, result["bad"], result["repaired"])
+    return header, [[*map(str, cells), size(result["bytes"])]]
+
+
 def fit_table(result: Mapping[str, Any]) -> Table:
     """The held-out accuracy of one trained network."""
     header = ["network", "classes", "held out", "images", "top-1", "top-5", "epochs", "minutes"]
@@ -76,3 +84,57 @@ def eval_table(results: Sequence[Mapping[str, Any]]) -> Table:
 def facts_table(facts: Mapping[str, Any]) -> Table:
     """Names and values, one a row."""
     return ["", ""], [[name, str(value)] for name, value in facts.items()]
+
+
+def duration(seconds: float) -> str:
+    """A time as people plan with it: ``12 s``, ``4 min``, ``3.5 h``, ``2.1 days``."""
+    for unit, length, below in (("s", 1, 100), ("min", 60, 100 * 60), ("h", 3600, 48 * 3600)):
+        if seconds < below:
+            value = seconds / length
+            return f"{value:.0f} {unit}" if value >= 10 else f"{value:.1f} {unit}"
+    return f"{seconds / 86400:.1f} days"
+
+
+def check_table(result: Mapping[str, Any]) -> Table:
+    """What a data set holds and how long work on it takes, one fact a row."""
+    speed, per_class = result["speed"], result["per_class"]
+    looked, images = result["looked_at"], result["images"]
+    splits = [f"{name or 'no split'} {n:,}" for name, n in result["splits"].items()]
+    formats = [f"{name} {n:,}" for name, n in result["formats"].items()]
+    facts = {
+        "kind": result["kind"],
+        "images": f"{images:,} ({', '.join(splits)})",
+        "classes": f"{len(per_class):,}",
+    }
+    if per_class:
+        facts["images a class"] = f"{min(per_class):,} to {max(per_class):,}"
+    if looked < images:
+        facts["looked at"] = f"{looked:,} images, evenly drawn; --images 0 looks at all"
+    facts["formats"] = ", ".join(formats) or "none"
+    if result["widths"]:
+        corners = zip(result["widths"], result["heights"], strict=True)
+        least, middle, most = (f"{w} × {h}" for w, h in corners)
+        facts["pixels"] = f"{middle} in the middle, from {least} to {most}"
+    facts |= {
+        "size": f"{size(round(result['bytes'] * images / max(looked, 1)))} encoded",
+        "bad": f"{len(result['bad']):,}",
+        "repaired or converted": f"{len(result['repaired']):,}",
+        "duplicates": f"{len(result['duplicates']):,}",
+        "loading": f"{speed['loading']:,.0f} images/s with {speed['threads']} threads",
+    }
+    if speed["epoch_seconds"] is not None:
+        told = f"{duration(speed['epoch_seconds'])} ({speed['model']}, {speed['device']})"
+        facts["an epoch"] = told
+    facts["features of all"] = (
+        f"{duration(speed['features_seconds'])}, {size(speed['features_bytes'])} for fc7"
+    )
+    facts["a pack of all"] = (
+        f"{duration(speed['pack_seconds'])}, {size(speed['pack_bytes'])} raw"
+    )
+    return facts_table(facts)
+
+
+def findings_table(findings: Sequence[Mapping[str, Any]]) -> Table:
+    """What was found, the wrong things first."""
+    rows = [["WRONG" if f["wrong"] else "note", f["text"], f["hint"]] for f in findings]
+    return ["", "found", "what to do"], rows

@@ -388,12 +388,13 @@ def test_open_source_decides_by_what_is_there(tmp_path: Path) -> None:
         ("flowers/rosse", "there is no", "did you mean .*/flowers/roses?"),
         ("zzz", "there is no", "exists, but holds no zzz"),
         ("flowers/roses/1.jpg", "is one image", "the folder that holds it"),
-        ("data.tar", "a file where a folder", r"a list ends in \.csv"),
+        ("data.zip", "a file where a folder", r"a list ends in \.csv.*\.tar"),
+        ("data.tar", "is no tar archive", "as it was downloaded"),
         ("nowhere", "neither a folder nor a file", "what it points to is gone"),
     ],
 )
 def test_what_cannot_be_opened(tmp_path: Path, typed: str, message: str, hint: str) -> None:
-    touch(tmp_path, "flowers/roses/1.jpg", "data.tar")
+    touch(tmp_path, "flowers/roses/1.jpg", "data.tar", "data.zip")
     (tmp_path / "nowhere").symlink_to(tmp_path / "gone")
     with pytest.raises(DataError, match=message) as caught:
         open_source(tmp_path / typed)

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from alexkit.choices import FeatureDtype
-from alexkit.features.hollow import HollowFile
 from alexkit.features.layout import Plan, RowTable, write_skeleton
+from alexkit.images.hollow import HollowFile
 
 
 def test_behaves_like_any_file(tmp_path: Path) -> None:

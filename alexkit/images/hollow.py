@@ -1,7 +1,7 @@
 """A file in memory that keeps only what was written to it.
 
 The HDF5 library crashes the process when the disk fills while it writes its structures. So
-they are written here first, among gigabytes of features that take no memory, and then to
+they are written here first, among gigabytes of values that take no memory, and then to
 the disk with plain writes, whose errors are plain.
 """
 

@@ -1,0 +1,359 @@
+"""Image datasets of the Hugging Face Hub: saved to disk (Arrow), or as parquet files."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from alexkit.errors import DataError, UnreadableImage, UsageError
+from alexkit.images.files import IMAGE_SUFFIXES, SPLIT_ORDER, SPLIT_WORDS, counted, shown
+from alexkit.images.labels import missing_notes, number_labels, split_in
+from alexkit.images.source import SPLITS, ImageRecord, fingerprint_of
+
+_IMAGE_NAMES = ("image", "img", "picture", "photo", "pixel_values", "jpg", "png")
+_LABEL_NAMES = ("label", "labels", "fine_label", "class", "category", "target", "cls")
+"""What columns are called where the dataset's own record does not say, best first."""
+
+_GROUPS_KEPT = 4
+"""Row groups of parquet kept decoded; each has some hundred encoded images."""
+
+_GONE = "put the dataset back as it was, or save it again with its images inside"
+
+
+class Shard(Protocol):
+    """One file of a dataset: encoded images and, perhaps, a label for each."""
+
+    place: Path
+
+    def __len__(self) -> int: ...
+
+    def column(self, name: str) -> list[Any]:
+        """All values of a small column."""
+        ...
+
+    def image(self, row: int) -> Mapping[str, Any] | bytes | None:
+        """``{"bytes": …, "path": …}``, or the bytes themselves."""
+        ...
+
+
+def is_dataset(folder: Path) -> bool:
+    """Whether a folder is a saved dataset, or holds parquet files and nothing like images."""
+    if (folder / "dataset_dict.json").is_file():
+        return True
+    if (folder / "state.json").is_file() and (folder / "dataset_info.json").is_file():
+        return True
+    if not _parquet_in(folder):
+        return False
+    return all(
+        place.name == "data" or not (place.is_dir() or place.suffix.lower() in IMAGE_SUFFIXES)
+        for place in folder.iterdir()
+        if not place.name.startswith(".")
+    )
+
+
+def open_dataset(data: Path) -> HubSource:
+    """Opens what ``Dataset.save_to_disk`` wrote, or parquet as the Hub keeps it.
+
+    Columns are those the dataset's own record calls ``Image`` and ``ClassLabel``, else those
+    with the usual names. Classes are matched by name and sorted like everywhere: the number
+    a ``ClassLabel`` has in the dataset is not the label here. Splits are the dataset's, or
+    the word in a parquet file's name.
+
+    Raises:
+        UsageError: pyarrow is not installed.
+        DataError: files are missing or damaged, or there is no column of images.
+    """
+    arrow = _pyarrow("pyarrow")
+    data = Path(os.path.abspath(data))
+    files = [(data, split_in(data.name))] if data.is_file() else _files(data)
+    files.sort(key=lambda pair: (SPLIT_ORDER.index(pair[1]), os.fspath(pair[0])))
+    try:
+        shards: list[Shard] = []
+        names: list[str | None] = []
+        notes: list[str] = []
+        for place, _ in files:
+            features, schema, make = _opened(place)
+            image = _image_column(place, schema, features)
+            label, said = _label_column(schema, features)
+            shards.append(make(place, image))
+            notes += [note for note in said if note not in notes]
+            if label is None:
+                names += [None] * len(shards[-1])
+            else:
+                words = features.get(label, {}).get("names")
+                names += [_word(value, words) for value in shards[-1].column(label)]
+    except (arrow.lib.ArrowException, OSError, KeyError, IndexError) as error:
+        raise DataError(
+            f"{shown(str(place))} cannot be read: {str(error).splitlines()[0][:200]}",
+            hint="download or save the dataset again",
+        ) from error
+    if not names:
+        raise DataError(f"{shown(str(data))} has no rows", hint="is it the right dataset?")
+    classes, labels, more = number_labels(names)
+    codes = np.array([SPLITS.index(split) for _, split in files], np.uint8)
+    splits = np.repeat(codes, [len(shard) for shard in shards])
+    if any(place.suffix == ".parquet" for place, _ in files):
+        notes.append("parquet is read in groups of rows: to train on it, pack it first")
+    return HubSource(
+        kind="datasets",
+        root=shown(str(data)),
+        classes=classes,
+        labels=labels,
+        splits=splits,
+        notes=(*notes, *more, *missing_notes(classes, labels, splits)),
+        shards=tuple(shards),
+    )
+
+
+@dataclass(eq=False)
+class HubSource:
+    """An :class:`~alexkit.images.source.ImageSource` over Arrow or parquet files.
+
+    Attributes:
+        kind: ``"datasets"``.
+        root: the folder or file, absolute.
+        classes: K names, sorted by code point; index = label.
+        labels: (N) int32, -1 = none.
+        splits: (N) uint8, codes into ``SPLITS``.
+        notes: what was left out or guessed, one sentence each.
+        shards: the files, in the order of the rows.
+    """
+
+    kind: str
+    root: str
+    classes: tuple[str, ...]
+    labels: npt.NDArray[np.int32]
+    splits: npt.NDArray[np.uint8]
+    notes: tuple[str, ...]
+    shards: tuple[Shard, ...]
+
+    def __post_init__(self) -> None:
+        self._ends = np.cumsum([len(shard) for shard in self.shards])
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def record(self, row: int) -> ImageRecord:
+        """File and row in it as a path; label and split."""
+        shard, at = self._at(row)
+        split = SPLITS[self.splits[row]]
+        return ImageRecord(self._path(shard, at), int(self.labels[row]), split)
+
+    def read(self, row: int) -> bytes:
+        """The image's bytes; safe to call from several threads.
+
+        Raises:
+            UnreadableImage: the row has none, or names a file that is not there.
+        """
+        shard, at = self._at(row)
+        value = shard.image(at)
+        if isinstance(value, bytes):
+            return value
+        if value is None:
+            raise UnreadableImage("the row has no image", hint="leave it out")
+        if isinstance(value.get("bytes"), bytes):
+            return bytes(value["bytes"])
+        path = value.get("path") or ""
+        try:
+            return (shard.place.parent / path).read_bytes()
+        except OSError as error:
+            raise UnreadableImage(
+                f"the dataset names the file {shown(path)!r}, which is not there", hint=_GONE
+            ) from error
+
+    def fingerprint(self) -> str:
+        """Hex SHA-256 over classes, and paths, labels, splits and file sizes in row order.
+
+        The size of each row is that of the file it is in.
+        """
+        return fingerprint_of(self.classes, self._lines())
+
+    def _lines(self) -> Iterator[tuple[bytes, int, int, int]]:
+        row = 0
+        for shard in self.shards:
+            size = shard.place.stat().st_size
+            for at in range(len(shard)):
+                label, split = int(self.labels[row]), int(self.splits[row])
+                yield self._path(shard, at).encode(), label, split, size
+                row += 1
+
+    def _path(self, shard: Shard, at: int) -> str:
+        return f"{shown(os.path.relpath(shard.place, self.root))}/{at:07d}".removeprefix("./")
+
+    def _at(self, row: int) -> tuple[Shard, int]:
+        which = int(np.searchsorted(self._ends, row, side="right"))
+        shard = self.shards[which]
+        return shard, row - (int(self._ends[which]) - len(shard))
+
+
+class ArrowShard:
+    """A memory-mapped Arrow stream; a row costs one copy."""
+
+    def __init__(self, place: Path, images: str) -> None:
+        self.place, self._images = place, images
+        self._table = _arrow_table(place)
+        column = self._table.column(images)
+        self._chunks = column.chunks
+        self._ends = np.cumsum([len(chunk) for chunk in self._chunks])
+
+    def __len__(self) -> int:
+        return int(self._table.num_rows)
+
+    def column(self, name: str) -> list[Any]:
+        """All values of a column."""
+        return list(self._table.column(name).to_pylist())
+
+    def image(self, row: int) -> Mapping[str, Any] | bytes | None:
+        """One value of the column of images."""
+        which = int(np.searchsorted(self._ends, row, side="right"))
+        chunk = self._chunks[which]
+        value: Mapping[str, Any] | bytes | None = chunk[
+            row - (int(self._ends[which]) - len(chunk))
+        ].as_py()
+        return value
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Pickling the table would copy the whole file.
+        return ArrowShard, (self.place, self._images)
+
+
+class ParquetShard:
+    """A parquet file, decoded a row group at a time; the last few groups are kept."""
+
+    def __init__(self, place: Path, images: str) -> None:
+        self.place, self._images = place, images
+        self._file = _pyarrow("pyarrow.parquet").ParquetFile(place)
+        meta = self._file.metadata
+        self._ends = np.cumsum([meta.row_group(i).num_rows for i in range(meta.num_row_groups)])
+        self._groups: OrderedDict[int, Any] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return int(self._file.metadata.num_rows)
+
+    def column(self, name: str) -> list[Any]:
+        """All values of a column, without reading the others."""
+        return list(self._file.read(columns=[name]).column(name).to_pylist())
+
+    def image(self, row: int) -> Mapping[str, Any] | bytes | None:
+        """One value of the column of images."""
+        which = int(np.searchsorted(self._ends, row, side="right"))
+        with self._lock:
+            if which not in self._groups:
+                read = self._file.read_row_group(which, columns=[self._images])
+                self._groups[which] = read.column(self._images)
+                if len(self._groups) > _GROUPS_KEPT:
+                    self._groups.popitem(last=False)
+            self._groups.move_to_end(which)
+            group = self._groups[which]
+        value: Mapping[str, Any] | bytes | None = group[
+            row - (int(self._ends[which]) - len(group))
+        ].as_py()
+        return value
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ParquetShard, (self.place, self._images)
+
+
+def _pyarrow(module: str) -> ModuleType:
+    """pyarrow when it is first wanted: an extra, and a fifth of a second to import."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise UsageError(
+            "a Hugging Face dataset needs pyarrow, which is not installed",
+            hint='type: pip install "alexkit[datasets]"',
+        ) from error
+
+
+def _files(folder: Path) -> list[tuple[Path, Any]]:
+    """The data files of a folder, with their splits."""
+    try:
+        if (folder / "dataset_dict.json").is_file():
+            found = []
+            for name in json.loads((folder / "dataset_dict.json").read_bytes())["splits"]:
+                split = SPLIT_WORDS.get(name.lower(), split_in(name))
+                found += [(place, split) for place, _ in _files(folder / name)]
+            return found
+        if (folder / "state.json").is_file():
+            state = json.loads((folder / "state.json").read_bytes())
+            split = SPLIT_WORDS.get(str(state.get("_split")).lower(), SPLIT_ORDER[-1])
+            return [(folder / one["filename"], split) for one in state["_data_files"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{shown(str(folder))} is no whole saved dataset: {error!r}",
+            hint="save it again with Dataset.save_to_disk",
+        ) from error
+    return [(place, split_in(place.name)) for place in _parquet_in(folder)]
+
+
+def _parquet_in(folder: Path) -> list[Path]:
+    """Parquet files in a folder or, as on the Hub, in its ``data``."""
+    return sorted(folder.glob("*.parquet")) or sorted(folder.glob("data/*.parquet"))
+
+
+def _opened(place: Path) -> tuple[dict[str, Any], Any, type[ArrowShard] | type[ParquetShard]]:
+    """What the dataset's record says of each column, the schema, and the reader."""
+    make: type[ArrowShard] | type[ParquetShard]
+    if place.suffix == ".parquet":
+        schema = _pyarrow("pyarrow.parquet").read_schema(place)
+        make = ParquetShard
+    else:
+        schema = _arrow_table(place).schema
+        make = ArrowShard
+    features: dict[str, Any] = {}
+    kept = (schema.metadata or {}).get(b"huggingface")
+    if kept is not None:
+        features = json.loads(kept)["info"]["features"]
+    return features, schema, make
+
+
+def _arrow_table(place: Path) -> Any:
+    arrow, ipc = _pyarrow("pyarrow"), _pyarrow("pyarrow.ipc")
+    return ipc.open_stream(arrow.memory_map(os.fspath(place))).read_all()
+
+
+def _image_column(place: Path, schema: Any, features: Mapping[str, Any]) -> str:
+    said = [name for name in schema.names if _type(features, name) == "Image"]
+    usual = [name for name in _IMAGE_NAMES if name in schema.names]
+    for name in said + usual:
+        text = str(schema.field(name).type)
+        if text.startswith("struct<") or "binary" in text:
+            return str(name)
+    raise DataError(
+        f"{shown(str(place))} has no column of images: {', '.join(schema.names)}",
+        hint=f"name it one of {', '.join(_IMAGE_NAMES)}",
+    )
+
+
+def _label_column(schema: Any, features: Mapping[str, Any]) -> tuple[str | None, list[str]]:
+    said = [name for name in schema.names if _type(features, name) == "ClassLabel"]
+    usual = [name for name in _LABEL_NAMES if name in schema.names]
+    chosen = next((name for name in usual if name in said), (said or usual or [None])[0])
+    if len(said) > 1:
+        others = [name for name in said if name != chosen]
+        return chosen, [f"labels from {chosen!r}; {counted(len(others), 'other', others)}"]
+    return chosen, []
+
+
+def _type(features: Mapping[str, Any], name: str) -> str | None:
+    record = features.get(name)
+    return record.get("_type") if isinstance(record, dict) else None
+
+
+def _word(value: Any, words: Sequence[str] | None) -> str | None:
+    """The class of a row: a name, or a number in a list of names; -1 and nothing are none."""
+    if value is None or value == -1 or isinstance(value, (list, dict, float)):
+        return None
+    return words[value] if words is not None and isinstance(value, int) else str(value)

@@ -1,0 +1,72 @@
+"""From what sources call their classes to names in order and a label for each row."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from alexkit.choices import Split
+from alexkit.images.files import SPLIT_ORDER, SPLIT_WORDS, counted
+from alexkit.images.source import NO_LABEL, SPLITS
+
+
+def number_labels(
+    names: Sequence[str | None],
+) -> tuple[tuple[str, ...], npt.NDArray[np.int32], list[str]]:
+    """Classes sorted by code point, and each row's label.
+
+    Where all names are numbers they are filled up with zeros, ``7`` to ``007``, so that the
+    order as text is the order as numbers: shards store positions in a list of classes, and
+    those keep their meaning.
+
+    Args:
+        names: the class of each row; None = no label.
+
+    Returns:
+        The K classes, (N) int32 labels, and notes.
+    """
+    known = {name for name in names if name is not None}
+    notes: list[str] = []
+    width = 0
+    if known and all(name.isascii() and name.isdigit() for name in known):
+        width = len(str(max(map(int, known))))
+        if any(len(name) != width for name in known):
+            notes.append(f"classes are numbers: named {0:0{width}d}, {1:0{width}d}, … in order")
+        known = {f"{int(name):0{width}d}" for name in known}
+    classes = tuple(sorted(known))
+    index = {name: label for label, name in enumerate(classes)}
+    labels = np.array(
+        [
+            NO_LABEL if name is None else index[f"{int(name):0{width}d}" if width else name]
+            for name in names
+        ],
+        np.int32,
+    )
+    if classes and (without := int((labels == NO_LABEL).sum())):
+        notes.append(f"{counted(without, 'image')} without a label")
+    return classes, labels, notes
+
+
+def missing_notes(
+    classes: Sequence[str], labels: npt.NDArray[np.int32], splits: npt.NDArray[np.uint8]
+) -> list[str]:
+    """Tells which splits have no image of some class that another one has."""
+    notes = []
+    for split in SPLIT_ORDER:
+        inside = labels[(splits == SPLITS.index(split)) & (labels != NO_LABEL)]
+        if split is not Split.NONE and len(inside):
+            absent = np.setdiff1d(np.arange(len(classes)), inside)
+            if len(absent):
+                names = [classes[label] for label in absent]
+                told = counted(len(absent), "class", names)
+                notes.append(f"{split.value} has no image of {told}")
+    return notes
+
+
+def split_in(name: str) -> Split:
+    """The split that a shard's name speaks of: ``imagenet-train-000.tar``."""
+    words = re.split(r"[^a-z]+", name.lower())
+    return next((SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS), Split.NONE)

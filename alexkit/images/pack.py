@@ -1,0 +1,218 @@
+"""Format 1 of the pack: images decoded and squared once, read from then on as they lie.
+
+    /                  attrs: format, format_version, block_rows, provenance (JSON text)
+    /pixels            (N, S, S, 3) uint8, RGB; zeros in a row of status 2
+    /rows/path         (N) UTF-8, as the source shows it, in the source's order
+    /rows/label        (N) int32, -1 = none
+    /rows/split        (N) UTF-8: train | val | test | ""
+    /rows/status       (N) uint8, see :class:`Status`
+    /rows/note         (N) UTF-8, why a row is unreadable, or what was repaired or converted
+    /classes           (K) UTF-8, index = label
+    /checks/pixels     (B, 32) uint8, SHA-256 of each ``block_rows`` rows of /pixels
+    /checks/rows       (32) uint8, SHA-256 of all the rest; zeros until the pack is complete
+
+HDF5 that any reader opens; every dataset whose values are met here is contiguous and has
+its place in the file from the start. So reading is a memory map, and writing is plain writes
+to known places: no structure of the file ever changes, and a kill cannot break one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from alexkit.errors import DamagedFile, DataError
+from alexkit.images.hollow import HollowFile
+from alexkit.images.preprocess import Preprocess
+from alexkit.images.source import SPLITS, ImageSource
+
+SUFFIX = ".pack"
+FORMAT = "alexkit/pack"
+FORMAT_VERSION = 1
+BLOCK_ROWS = 64
+"""Rows that are written, and checked, together: 12.6 MB at a side of 256."""
+
+PIXELS = "pixels"
+PATH = "rows/path"
+LABEL = "rows/label"
+SPLIT = "rows/split"
+STATUS = "rows/status"
+NOTE = "rows/note"
+CLASSES = "classes"
+PIXEL_CHECKS = "checks/pixels"
+ROW_CHECK = "checks/rows"
+
+NOTE_BYTES = 200
+SPLIT_BYTES = max(len(split.value) for split in SPLITS)
+DIGEST_BYTES = hashlib.sha256().digest_size
+RECIPE_FIELDS = ("resize", "mode", "interpolation", "antialias", "exif")
+"""What of a :class:`Preprocess` decides the square that random crops are cut from."""
+
+_H5PY_ERRORS = (
+    *(OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError),
+    *(ArithmeticError, MemoryError),
+)
+"""h5py has no exception of its own; these are what a damaged file leads it into."""
+
+Array = npt.NDArray[Any]
+
+
+class Status(IntEnum):
+    """What became of a row; the codes of ``/rows/status``."""
+
+    TODO = 0
+    DONE = 1
+    UNREADABLE = 2
+
+
+@dataclass(frozen=True)
+class Tables:
+    """A pack as it lies on the disk: where each dataset is, and the few that are read whole."""
+
+    places: dict[str, tuple[int, np.dtype[Any], tuple[int, ...]]]
+    classes: tuple[str, ...]
+    provenance: dict[str, Any]
+    block_rows: int
+
+    def mapped(self, path: Path, name: str) -> Array:
+        """The dataset as a read-only memory map."""
+        offset, dtype, shape = self.places[name]
+        # A plain array over the map: numpy.memmap is slow to index.
+        return np.asarray(np.memmap(path, dtype, "r", offset, shape))
+
+
+def recipe_of(preprocess: Preprocess) -> dict[str, Any]:
+    """What a pack records of the preprocessing that made it; JSON-safe."""
+    return {name: getattr(preprocess, name) for name in RECIPE_FIELDS}
+
+
+def partial_path(path: Path) -> Path:
+    """Where a pack is written until it is complete."""
+    return path.with_name(path.name + ".partial")
+
+
+def pack_bytes(rows: int, side: int) -> int:
+    """Bytes of the pixels; paths, labels and checksums add less than one in a hundred."""
+    return rows * side * side * 3
+
+
+def is_pack(path: Path) -> bool:
+    """Whether a file is HDF5 and says that it is a pack, complete or not."""
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            return bool(file.attrs.get("format") == FORMAT)
+    except _H5PY_ERRORS:
+        return False
+
+
+def skeleton(source: ImageSource, side: int, provenance: Mapping[str, Any]) -> HollowFile:
+    """A pack with every dataset at full size, and no row done."""
+    hollow = HollowFile()
+    with h5py.File(hollow, "w") as file:
+        _describe(file, source, side, provenance)
+    return hollow
+
+
+def _describe(
+    file: h5py.File, source: ImageSource, side: int, provenance: Mapping[str, Any]
+) -> None:
+    count = len(source)
+    file.attrs["format"] = FORMAT
+    file.attrs["format_version"] = FORMAT_VERSION
+    file.attrs["block_rows"] = BLOCK_ROWS
+    file.attrs["provenance"] = json.dumps(provenance, allow_nan=False, sort_keys=True)
+    paths = [source.record(row).path.replace("\0", "\\x00").encode() for row in range(count)]
+    path_type = h5py.string_dtype("utf-8", max(map(len, paths)))
+    _fixed(file, PATH, path_type, (count,), np.array(paths, path_type))
+    _fixed(file, LABEL, np.dtype("<i4"), (count,), source.labels)
+    split_type = h5py.string_dtype("utf-8", SPLIT_BYTES)
+    words = np.array([split.value.encode() for split in SPLITS], split_type)
+    _fixed(file, SPLIT, split_type, (count,), words[np.asarray(source.splits)])
+    names = list(source.classes)
+    file.create_dataset(
+        CLASSES, shape=(len(names),), data=names or None, dtype=h5py.string_dtype()
+    )
+    _fixed(file, STATUS, np.dtype("u1"), (count,))
+    _fixed(file, NOTE, h5py.string_dtype("utf-8", NOTE_BYTES), (count,))
+    blocks = -(-count // BLOCK_ROWS)
+    _fixed(file, PIXEL_CHECKS, np.dtype("u1"), (blocks, DIGEST_BYTES))
+    _fixed(file, ROW_CHECK, np.dtype("u1"), (DIGEST_BYTES,))
+    _fixed(file, PIXELS, np.dtype("u1"), (count, side, side, 3))
+
+
+def _fixed(
+    file: h5py.File, name: str, dtype: Any, shape: tuple[int, ...], data: Any = None
+) -> None:
+    """A contiguous dataset that has its place in the file from the start."""
+    properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    properties.set_layout(h5py.h5d.CONTIGUOUS)
+    properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    properties.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    dataset = file.create_dataset(name, shape, dtype, dcpl=properties)
+    if data is not None:
+        dataset[...] = data
+
+
+def read_tables(path: Path) -> Tables:
+    """Finds every dataset of a pack; reads only its classes and its provenance.
+
+    Raises:
+        DataError: there is no such file, or it cannot be read.
+        DamagedFile: truncated, edited, foreign, or of another format version.
+    """
+    with reading(path), h5py.File(path, "r", locking=False) as file:
+        if file.attrs.get("format") != FORMAT:
+            raise damaged(path, "is HDF5, but no pack of alexkit")
+        version = int(file.attrs["format_version"])
+        if version != FORMAT_VERSION:
+            raise damaged(path, f"has format version {version}, and only 1 is known here")
+        count, side = file[PIXELS].shape[:2]
+        block_rows = int(file.attrs["block_rows"])
+        shapes = {
+            **dict.fromkeys((PATH, LABEL, SPLIT, STATUS, NOTE), (count,)),
+            PIXEL_CHECKS: (-(-count // block_rows), DIGEST_BYTES),
+            ROW_CHECK: (DIGEST_BYTES,),
+            PIXELS: (count, side, side, 3),
+        }
+        places = {}
+        for name, shape in shapes.items():
+            dataset = file[name]
+            kind = {LABEL: "i", PATH: "S", SPLIT: "S", NOTE: "S"}.get(name, "u")
+            offset = dataset.id.get_offset()
+            if dataset.shape != shape or dataset.dtype.kind != kind or offset is None:
+                raise damaged(path, f"is damaged or was edited: {name} is odd")
+            places[name] = (offset, np.dtype(dataset.dtype.str), shape)
+        provenance = json.loads(file.attrs["provenance"])
+        if not {"source", "preprocessing"} <= provenance.keys():
+            raise damaged(path, "is damaged or was edited: its provenance is odd")
+        return Tables(places, tuple(file[CLASSES].asstr()[:].tolist()), provenance, block_rows)
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turns what h5py raises on a file that is not as it should be into an error of ours."""
+    try:
+        yield
+    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
+        raise DataError(
+            f"{path} cannot be opened: {os.strerror(error.errno or 0)}",
+            hint="`alexkit pack DATA` makes packs",
+        ) from None
+    except _H5PY_ERRORS as error:
+        what = "is truncated" if "truncated file" in str(error) else "is no pack, or damaged"
+        raise damaged(path, what) from error
+
+
+def damaged(path: Path, what: str) -> DamagedFile:
+    return DamagedFile(f"{path} {what}", hint="make the pack again")

@@ -1,0 +1,190 @@
+"""A finished pack as a source of images that need no decoding."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from alexkit.errors import DamagedFile, UnreadableImage
+from alexkit.images.decode import Decoded
+from alexkit.images.files import shown
+from alexkit.images.pack import (
+    LABEL,
+    NOTE,
+    PATH,
+    PIXEL_CHECKS,
+    PIXELS,
+    RECIPE_FIELDS,
+    ROW_CHECK,
+    SPLIT,
+    STATUS,
+    Array,
+    Status,
+    Tables,
+    damaged,
+    read_tables,
+    reading,
+    recipe_of,
+)
+from alexkit.images.preprocess import Preprocess
+from alexkit.images.source import NO_LABEL, SPLITS, ImageRecord
+
+
+class PackSource:
+    """A pack as an :class:`~alexkit.images.source.ImageSource`; from :func:`open_pack`.
+
+    Nothing is decoded: :func:`~alexkit.images.batches.read_batches` takes :meth:`pixels`.
+    With the preprocessing it was made with (see :meth:`differences`), ``train_square``
+    gives the same pixels as from the originals to the bit; so does ``square`` where
+    ``resize - crop`` is a multiple of 4 (torchvision's 256 and 224), because the centre of
+    the centre is then rounded to the same place; for other crops it may lie a pixel beside.
+
+    Attributes:
+        kind, root, classes, labels, splits, notes: see the protocol; ``root`` is the file.
+        path: the file.
+        side: S, pixels.
+        status: (N) uint8, see :class:`Status`.
+        complete: False for a ``.partial``.
+        provenance: ``source`` (root, kind, fingerprint), ``preprocessing``, ``versions``.
+    """
+
+    kind = "pack"
+
+    def __init__(self, path: Path, tables: Tables) -> None:
+        self.path = path
+        self.root = shown(os.path.abspath(path))
+        self.classes = tables.classes
+        self.provenance = tables.provenance
+        self.labels: npt.NDArray[np.int32] = tables.mapped(path, LABEL)
+        self.status: npt.NDArray[np.uint8] = tables.mapped(path, STATUS)
+        self.splits = _split_codes(path, tables.mapped(path, SPLIT))
+        self._paths = tables.mapped(path, PATH)
+        self._notes = tables.mapped(path, NOTE)
+        self._pixels = tables.mapped(path, PIXELS)
+        self._pixel_checks = tables.mapped(path, PIXEL_CHECKS)
+        self._row_check = tables.mapped(path, ROW_CHECK)
+        self._block_rows = tables.block_rows
+        self.side = self._pixels.shape[1]
+        self.complete = bool(self._row_check.any())
+        self.notes: tuple[str, ...] = (
+            f"a pack: {self.side} × {self.side} pixels, {self._made()}",
+        )
+        good = (self.labels >= NO_LABEL) & (self.labels < len(self.classes))
+        if not good.all() or self.status.max() > max(Status):
+            raise damaged(path, "was edited: a label has no class, or a status no meaning")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def record(self, row: int) -> ImageRecord:
+        """Path, label and split of a row."""
+        split = SPLITS[self.splits[row]]
+        return ImageRecord(_text(self._paths[row]), int(self.labels[row]), split)
+
+    def pixels(self, row: int) -> Decoded:
+        """(S, S, 3) uint8, a read-only view of the file, and what was repaired.
+
+        Raises:
+            UnreadableImage: the row's image could not be decoded when the pack was made.
+        """
+        note = _text(self._notes[row])
+        if self.status[row] != Status.DONE:
+            raise UnreadableImage(
+                note or "not packed", hint="mend the original and make the pack again"
+            )
+        return Decoded(self._pixels[row], note)
+
+    def read(self, row: int) -> bytes:
+        """The pixels as a PPM file, which any decoder turns into the same pixels.
+
+        Raises:
+            UnreadableImage: as :meth:`pixels`.
+        """
+        return b"P6 %d %d 255\n" % (self.side, self.side) + self.pixels(row).rgb.tobytes()
+
+    def noted(self) -> dict[int, str]:
+        """Row -> why it is unreadable, or what was repaired or converted."""
+        return {
+            row: _text(self._notes[row]) for row in np.flatnonzero(self._notes != b"").tolist()
+        }
+
+    def fingerprint(self) -> str:
+        """Hex SHA-256 over every checksum in the pack, so over all that is in it."""
+        digest = hashlib.sha256(self._pixel_checks.tobytes())
+        digest.update(self._row_check.tobytes())
+        return digest.hexdigest()
+
+    def differences(self, preprocess: Preprocess) -> tuple[str, ...]:
+        """Where ``preprocess`` asks for other pixels than are in here, in words."""
+        made = self.provenance["preprocessing"]
+        wanted = recipe_of(preprocess)
+        return tuple(
+            f"{name} {made.get(name)!r}, not {wanted[name]!r}"
+            for name in RECIPE_FIELDS
+            if made.get(name) != wanted[name]
+        )
+
+    def verify(self) -> Iterator[tuple[str, int, bool]]:
+        """Reads everything: what, rows read so far, and whether it is as it was written."""
+        for block, first in enumerate(range(0, len(self), self._block_rows)):
+            last = min(first + self._block_rows, len(self))
+            found = hashlib.sha256(self._pixels[first:last].data).digest()
+            right = found == self._pixel_checks[block].tobytes()
+            yield f"rows {first} to {last - 1}", last, right
+        yield "the tables", len(self), self.rows_digest() == self._row_check.tobytes()
+
+    def rows_digest(self) -> bytes:
+        """SHA-256 over classes, provenance, row tables and the checksums of the pixels."""
+        told = [list(self.classes), self.provenance, self.side, self._block_rows]
+        digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
+        for column in (
+            *(self._paths, self.labels, self.splits, self.status, self._notes),
+            self._pixel_checks,
+        ):
+            digest.update(column.tobytes())
+        return digest.digest()
+
+    def _made(self) -> str:
+        made = self.provenance["preprocessing"]
+        turned = "applied" if made["exif"] else "ignored"
+        return f"{made['mode']} side {made['resize']}, {made['interpolation']}, EXIF {turned}"
+
+
+def open_pack(path: Path, *, unfinished: bool = False) -> PackSource:
+    """Opens a pack; reads only labels, splits and statuses, so a million rows open at once.
+
+    Args:
+        path: the file.
+        unfinished: accept a pack in the making.
+
+    Raises:
+        DataError: there is no such file, or it cannot be read.
+        DamagedFile: truncated, edited, foreign, unfinished, or of another format version.
+    """
+    with reading(path):
+        source = PackSource(path, read_tables(path))
+    if not (source.complete or unfinished):
+        raise DamagedFile(
+            f"{path} is not complete", hint="the command that began it continues it"
+        )
+    return source
+
+
+def _text(stored: bytes) -> str:
+    """Text of the file; bytes that are no UTF-8 are damage, which :meth:`verify` tells."""
+    return stored.decode("utf-8", "backslashreplace")
+
+
+def _split_codes(path: Path, words: Array) -> npt.NDArray[np.uint8]:
+    codes = np.full(words.shape, len(SPLITS), np.uint8)
+    for code, split in enumerate(SPLITS):
+        codes[words == split.value.encode()] = code
+    if int(codes.max()) >= len(SPLITS):
+        raise damaged(path, "was edited: a split is none of train, val, test and none")
+    return codes

@@ -1,0 +1,269 @@
+"""The writer of a pack, which survives any kill.
+
+Each block of rows goes straight to the place the skeleton gave it: pixels, notes and
+checksum first, then the statuses, in one write. A block whose rows have a status is
+therefore whole, whatever happened to the process after; one caught in the middle is written
+again. (A power cut is another matter: bytes are forced to the disk at the end.)
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from alexkit.errors import DamagedFile, FileMismatch, OutOfSpace, OutputExists, UsageError
+from alexkit.images.batches import Batch
+from alexkit.images.pack import (
+    BLOCK_ROWS,
+    NOTE,
+    NOTE_BYTES,
+    PIXEL_CHECKS,
+    PIXELS,
+    ROW_CHECK,
+    STATUS,
+    Array,
+    Status,
+    partial_path,
+    read_tables,
+    recipe_of,
+    skeleton,
+)
+from alexkit.images.packed import PackSource, open_pack
+from alexkit.images.preprocess import Preprocess
+from alexkit.images.source import ImageSource
+
+
+class PackWriter:
+    """A pack in the making; from :func:`begin_pack`, in a ``with`` statement.
+
+    Leaving it without :meth:`finish` keeps the ``.partial`` for the next time.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.partial = partial_path(path)
+        with _writing(path):
+            self._raw = os.open(self.partial, os.O_RDWR)
+        try:
+            _lock(self._raw, path)
+            if os.fstat(self._raw).st_ino != os.stat(self.partial).st_ino:
+                raise _in_use(path)
+            tables = read_tables(self.partial)
+            self._places = tables.places
+            self._source = PackSource(self.partial, tables)
+        except BaseException:
+            os.close(self._raw)
+            raise
+
+    def __enter__(self) -> PackWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._raw)
+
+    @property
+    def done(self) -> int:
+        """Rows that are finished: all before it are, and it begins a block."""
+        todo = np.flatnonzero(self._source.status == Status.TODO)
+        if not todo.size:
+            return len(self._source)
+        return int(todo[0]) // BLOCK_ROWS * BLOCK_ROWS
+
+    def unreadable(self) -> dict[int, str]:
+        """Row -> why, of the finished rows that have no pixels."""
+        done, status = self.done, self._source.status
+        return {
+            row: note
+            for row, note in self._source.noted().items()
+            if row < done and status[row] == Status.UNREADABLE
+        }
+
+    def append(self, first: int, batch: Batch) -> int:
+        """Writes the block that begins at row ``first``; no kill can lose it afterwards.
+
+        Args:
+            first: equal to :attr:`done`.
+            batch: the rows ``first`` to ``first + BLOCK_ROWS`` (or the last row), in order.
+
+        Returns:
+            The row after the last one written.
+
+        Raises:
+            OutOfSpace: the disk is full or gone; the block may or may not be written.
+        """
+        side = self._source.side
+        count = min(BLOCK_ROWS, len(self._source) - first)
+        assert first % BLOCK_ROWS == 0
+        assert len(batch.rows) + len(batch.bad) == count
+        pixels = np.zeros((count, side, side, 3), np.uint8)
+        pixels[batch.rows - first] = batch.pixels.numpy()
+        notes = np.zeros(count, f"S{NOTE_BYTES}")
+        status = np.full(count, Status.DONE, np.uint8)
+        for remark in batch.remarks:
+            notes[remark.row - first] = _cut(remark.text)
+        for bad in batch.bad:
+            notes[bad.row - first] = _cut(bad.reason)
+            status[bad.row - first] = Status.UNREADABLE
+        self._put(PIXELS, first, pixels)
+        self._put(NOTE, first, notes)
+        check = np.frombuffer(hashlib.sha256(pixels.data).digest(), np.uint8)
+        self._put(PIXEL_CHECKS, first // BLOCK_ROWS, check)
+        self._put(STATUS, first, status)
+        return first + count
+
+    def finish(self) -> None:
+        """Gives the file its name; every row must be finished.
+
+        Raises:
+            OutOfSpace: the disk is full or gone.
+        """
+        assert self.done == len(self._source)
+        self._put(ROW_CHECK, 0, np.frombuffer(self._source.rows_digest(), np.uint8))
+        with _writing(self.path):
+            os.fsync(self._raw)
+            os.replace(self.partial, self.path)
+
+    def discard(self) -> None:
+        """Removes the file: nothing in it is worth continuing."""
+        self.partial.unlink()
+
+    def _put(self, name: str, first: int, values: Array) -> None:
+        """Writes consecutive entries of a dataset, ``first`` the first of them."""
+        offset, dtype, shape = self._places[name]
+        assert values.dtype == dtype
+        at = offset + first * dtype.itemsize * int(np.prod(shape[1:]))
+        data = values.reshape(-1).view(np.uint8).data
+        with _writing(self.path):
+            while data:
+                written = os.pwrite(self._raw, data, at)
+                data, at = data[written:], at + written
+
+
+def begin_pack(
+    path: Path,
+    source: ImageSource,
+    preprocess: Preprocess,
+    provenance: Mapping[str, Any],
+    *,
+    overwrite: bool = False,
+) -> PackWriter:
+    """Begins a pack of ``preprocess.train_square``, or goes on with an interrupted one.
+
+    Args:
+        path: the file to be; until :meth:`PackWriter.finish` it is ``<path>.partial``.
+        source: what is packed; every row of it, in its order.
+        preprocess: of which the side and :data:`RECIPE_FIELDS` count.
+        provenance: JSON-safe; an interrupted pack is continued only with an equal one.
+        overwrite: a finished pack may be replaced (when the new one is complete), and an
+            interrupted one that does not fit may be thrown away.
+
+    Raises:
+        OutputExists: a finished pack is there.
+        UsageError: ``path`` is a folder, or another process is writing it.
+        FileMismatch: the interrupted pack is of something else; the message names what.
+        OutOfSpace: the disk is full, read-only, or not ours to write.
+    """
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder", hint="give the name of a file")
+    if path.exists() and not overwrite:
+        raise OutputExists(
+            f"{path} exists and is complete", hint="choose another --out or add --overwrite"
+        )
+    provenance = {**provenance, "preprocessing": recipe_of(preprocess)}
+    partial = partial_path(path)
+    if not _can_continue(partial, provenance, discard=overwrite):
+        if partial.exists():
+            with _writing(path), open(partial, "rb") as old:
+                _lock(old.fileno(), path)
+        _write_skeleton(path, source, preprocess.resize, provenance)
+    return PackWriter(path)
+
+
+def _can_continue(partial: Path, provenance: Mapping[str, Any], *, discard: bool) -> bool:
+    if not partial.exists():
+        return False
+    try:
+        found = open_pack(partial, unfinished=True).provenance
+    except DamagedFile as error:
+        if discard:
+            return False
+        raise DamagedFile(
+            error.message, hint=f"delete {partial} or add --overwrite to start again"
+        ) from error
+    names = sorted(found.keys() | provenance.keys())
+    different = [name for name in names if found.get(name) != provenance.get(name)]
+    if different and not discard:
+        raise FileMismatch(
+            f"{partial} is of an interrupted run with another {' and '.join(different)}",
+            hint="repeat its settings, choose another --out, or add --overwrite",
+        )
+    return not different
+
+
+def _lock(raw: int, path: Path) -> None:
+    """Holds off other writers until ``raw`` is closed, where the file system can."""
+    try:
+        fcntl.flock(raw, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise _in_use(path) from None
+    except OSError:  # a file system without locks
+        return
+
+
+def _in_use(path: Path) -> UsageError:
+    return UsageError(
+        f"another process is writing {path}",
+        hint="wait until that one has finished, or choose another --out",
+    )
+
+
+def _write_skeleton(
+    path: Path, source: ImageSource, side: int, provenance: Mapping[str, Any]
+) -> None:
+    """Writes ``<path>.partial`` with every dataset at full size and no row done."""
+    partial = partial_path(path)
+    unborn = partial.with_name(partial.name + ".new")
+    hollow = skeleton(source, side, provenance)
+    needed = hollow.seek(0, os.SEEK_END)
+    with _writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(path.parent).free
+    if needed > free:
+        raise OutOfSpace(
+            f"{path} needs {needed / 1e9:.3g} GB, and {free / 1e9:.3g} GB are free",
+            hint="free some space, choose another --out, or a smaller --size",
+        )
+    try:
+        with _writing(path):
+            with open(unborn, "wb") as raw:
+                hollow.pour(raw)
+            os.replace(unborn, partial)
+    except BaseException:
+        with suppress(OSError):
+            unborn.unlink()
+        raise
+
+
+def _cut(text: str) -> bytes:
+    """``text`` cut to the room a note has, at a character."""
+    return text.encode("utf-8", "replace")[:NOTE_BYTES].decode("utf-8", "ignore").encode()
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Turns what the system says when a file cannot be written into OutOfSpace."""
+    try:
+        yield
+    except OSError as error:
+        raise OutOfSpace(
+            f"{path} cannot be written: {error.strerror}",
+            hint="free some space or choose another --out; the same command then continues",
+        ) from error

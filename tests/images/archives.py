@@ -1,0 +1,39 @@
+"""Archives as they are downloaded, made small: for the tests of what reads them."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+
+def tiny_jpeg(seed: int) -> bytes:
+    """An 8 x 8 JPEG, different for each seed."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def tar_bytes(files: Mapping[str, bytes], dialect: int = tarfile.USTAR_FORMAT) -> bytes:
+    """A tar of these files, in this order."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=dialect) as tar:
+        for name, data in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+def unpack(root: Path, files: Mapping[str, bytes]) -> Path:
+    """The same files as files."""
+    for name, data in files.items():
+        place = root / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(data)
+    return root

@@ -1,0 +1,177 @@
+"""Hugging Face datasets, made here with pyarrow as ``datasets`` and the Hub lay them out."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from alexkit.errors import DataError, UnreadableImage, UsageError
+from alexkit.images.opening import open_source
+from alexkit.images.source import ImageSource
+from tests.images.archives import tiny_jpeg
+
+try:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+except ImportError:
+    pa = None
+
+wants_pyarrow = pytest.mark.skipif(
+    pa is None,
+    reason='pyarrow is not installed: pip install "alexkit[datasets]"',
+)
+
+FEATURES = {
+    "picture": {"_type": "Image"},
+    "kind": {"names": ["dog", "ant", "cat"], "_type": "ClassLabel"},
+}
+
+
+def a_table(numbers: list[int], record: bool = True, names: tuple[str, str] = ("", "")) -> Any:
+    images = [{"bytes": tiny_jpeg(n), "path": f"{n}.jpg"} for n in numbers]
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    picture, label = names if not record else ("picture", "kind")
+    kept = {b"huggingface": json.dumps({"info": {"features": FEATURES}}).encode()}
+    return pa.table(
+        {picture: pa.array(images, kind), label: pa.array([n % 3 for n in numbers])}
+    ).replace_schema_metadata(kept if record else None)
+
+
+def save_to_disk(folder: Path, table: Any, split: str, shards: int = 2) -> Path:
+    """What ``Dataset.save_to_disk`` writes."""
+    folder.mkdir(parents=True)
+    files = [f"data-{i:05d}-of-{shards:05d}.arrow" for i in range(shards)]
+    size = -(-table.num_rows // shards)
+    for i, name in enumerate(files):
+        with (
+            pa.OSFile(str(folder / name), "wb") as file,
+            pa.ipc.new_stream(file, table.schema) as writer,
+        ):
+            writer.write_table(table.slice(i * size, size), max_chunksize=2)
+    state = {"_data_files": [{"filename": name} for name in files], "_split": split}
+    (folder / "state.json").write_text(json.dumps(state))
+    (folder / "dataset_info.json").write_text(json.dumps({"features": FEATURES}))
+    return folder
+
+
+def write_parquet(place: Path, table: Any, group: int = 3) -> Path:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table, place, row_group_size=group)
+    return place
+
+
+def table_of(source: ImageSource) -> list[tuple[str, str]]:
+    records = [source.record(row) for row in range(len(source))]
+    return [(source.classes[r.label] if r.label >= 0 else "", r.split.value) for r in records]
+
+
+KINDS = ("dog", "ant", "cat")
+
+
+@wants_pyarrow
+def test_a_saved_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_to_disk(tmp_path / "d", a_table(list(range(7))), "train")
+    monkeypatch.chdir(tmp_path)
+    source = open_source(Path("d"))
+    monkeypatch.chdir("/")
+    assert source.kind == "datasets"
+    assert source.classes == ("ant", "cat", "dog")  # by name, not the dataset's own order
+    assert table_of(source) == [(KINDS[n % 3], "train") for n in range(7)]
+    assert [source.read(row) for row in range(7)] == [tiny_jpeg(n) for n in range(7)]
+    assert source.record(5).path == "data-00001-of-00002.arrow/0000001"
+    assert open_source(Path(source.root)).fingerprint() == source.fingerprint()
+
+
+@wants_pyarrow
+def test_a_saved_dict_of_datasets(tmp_path: Path) -> None:
+    save_to_disk(tmp_path / "validation", a_table([5, 6]), "validation", shards=1)
+    save_to_disk(tmp_path / "train", a_table([0, 1, 2]), "train")
+    (tmp_path / "dataset_dict.json").write_text('{"splits": ["validation", "train"]}')
+    source = open_source(tmp_path)
+    assert [split for _, split in table_of(source)] == ["train"] * 3 + ["val"] * 2
+    assert [source.read(row) for row in range(5)] == [tiny_jpeg(n) for n in (0, 1, 2, 5, 6)]
+    assert any("val has no image of 1 class ('ant')" in note for note in source.notes)
+
+
+@wants_pyarrow
+@pytest.mark.parametrize("record", [True, False])
+def test_parquet_in_groups(tmp_path: Path, record: bool) -> None:
+    names = ("image", "label")
+    for number, split in enumerate(("train", "test")):
+        numbers = list(range(20 * number, 20 * number + 17))
+        place = tmp_path / "data" / f"{split}-00000-of-00001.parquet"
+        write_parquet(place, a_table(numbers, record, names))
+    source = open_source(tmp_path)
+    assert [split for _, split in table_of(source)] == ["train"] * 17 + ["test"] * 17
+    expected = [tiny_jpeg(n) for n in (*range(17), *range(20, 37))]
+    assert [source.read(row) for row in range(34)] == expected
+    assert source.classes == (("ant", "cat", "dog") if record else ("0", "1", "2"))
+    assert any("pack it first" in note for note in source.notes)
+    with ThreadPoolExecutor(4) as pool:
+        order = [row * 7 % 34 for row in range(340)]
+        assert list(pool.map(source.read, order)) == [expected[row] for row in order]
+    assert pickle.loads(pickle.dumps(source)).read(33) == expected[33]
+
+
+@wants_pyarrow
+def test_one_parquet_file_and_rows_without_label_or_image(tmp_path: Path) -> None:
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    beside = tmp_path / "beside.jpg"
+    beside.write_bytes(tiny_jpeg(3))
+    images = [
+        None,
+        {"bytes": None, "path": str(beside)},
+        {"bytes": None, "path": "gone.jpg"},
+        {"bytes": b"x", "path": None},
+    ]
+    table = pa.table({"image": pa.array(images, kind), "label": pa.array([-1, 0, None, 1])})
+    source = open_source(write_parquet(tmp_path / "x.parquet", table))
+    assert source.labels.tolist() == [-1, 0, -1, 1]
+    assert source.read(1) == tiny_jpeg(3)
+    assert source.read(3) == b"x"
+    with pytest.raises(UnreadableImage, match="the row has no image"):
+        source.read(0)
+    with pytest.raises(UnreadableImage, match=r"'gone.jpg', which is not there"):
+        source.read(2)
+
+
+@wants_pyarrow
+def test_what_is_no_image_dataset(tmp_path: Path) -> None:
+    table = pa.table({"text": ["a"], "label": [1]})
+    with pytest.raises(DataError, match="no column of images: text, label"):
+        open_source(write_parquet(tmp_path / "text.parquet", table))
+    place = write_parquet(tmp_path / "cut.parquet", a_table([1, 2]))
+    place.write_bytes(place.read_bytes()[:-20])
+    with pytest.raises(DataError, match="cannot be read"):
+        open_source(place)
+    folder = save_to_disk(tmp_path / "d", a_table([1, 2]), "train")
+    (folder / "data-00001-of-00002.arrow").unlink()
+    with pytest.raises(DataError, match="cannot be read"):
+        open_source(folder)
+    (folder / "state.json").write_text("{")
+    with pytest.raises(DataError, match="no whole saved dataset"):
+        open_source(folder)
+
+
+@wants_pyarrow
+def test_class_folders_with_parquet_beside_stay_a_folder(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "notes.parquet", a_table([1]))
+    (tmp_path / "cat").mkdir()
+    (tmp_path / "cat" / "1.jpg").write_bytes(tiny_jpeg(1))
+    assert open_source(tmp_path).kind == "folder"
+
+
+def test_without_pyarrow_the_extra_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)  # as if it were not installed
+    (tmp_path / "x.parquet").write_bytes(b"PAR1")
+    with pytest.raises(UsageError, match="needs pyarrow") as caught:
+        open_source(tmp_path / "x.parquet")
+    assert "alexkit[datasets]" in caught.value.hint

@@ -1,0 +1,161 @@
+"""The ledger of bad and repaired images: each once, at once, through kills and to the count."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from alexkit.cli.app import run
+from alexkit.errors import UnreadableImage
+from alexkit.events import BadImage, Event, Note, silent
+from alexkit.recipes.ledger import HEADER, USED, Ledger
+from alexkit.recipes.run_dir import read_record
+from tests.conftest import photos_in
+
+RANDOM = ["--weights", "random", "--model", "alexnet-owt", "--layer", "pool5"]
+
+
+def rows(path: Path) -> list[tuple[str, ...]]:
+    with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+        return [tuple(row) for row in csv.reader(file)]
+
+
+def test_a_row_is_in_the_file_as_soon_as_it_is_met(tmp_path: Path) -> None:
+    told: list[Event] = []
+    file = tmp_path / "bad.csv"
+    ledger = Ledger(file, strict=False, report=told.append)
+    assert rows(file) == [HEADER]
+    ledger.add("a, b.jpg", 'says "no"', "left out")
+    ledger.add_used("c\nd.png", "alpha on white")
+    ledger.add("a, b.jpg", 'says "no"', "left out")
+    ledger.add_used("c\nd.png", "alpha on white")
+    expected = [
+        HEADER,
+        ("a, b.jpg", 'says "no"', "left out"),
+        ("c\nd.png", "alpha on white", USED),
+    ]
+    assert rows(file) == expected
+    assert (ledger.bad, ledger.repaired) == (1, 1)
+    ledger.close()
+    assert told == [
+        BadImage("a, b.jpg", 'says "no"', "left out"),
+        Note(f"1 image was repaired or converted, and used; {file} says which"),
+    ]
+
+
+def test_a_continued_ledger_keeps_its_rows_and_drops_a_cut_line(tmp_path: Path) -> None:
+    file = tmp_path / "bad.csv"
+    first = Ledger(file, strict=False, report=silent)
+    first.add("a.jpg", "broken", "left out")
+    first.add_used("b.jpg", "CMYK converted")
+    with file.open("a") as text:
+        text.write("c.jpg,bro")  # killed here
+    second = Ledger(file, strict=False, report=silent)
+    assert (second.bad, second.repaired) == (1, 1)
+    second.add("c.jpg", "broken", "left out")
+    second.add("a.jpg", "broken", "left out")
+    assert rows(file) == [
+        HEADER,
+        ("a.jpg", "broken", "left out"),
+        ("b.jpg", "CMYK converted", USED),
+        ("c.jpg", "broken", "left out"),
+    ]
+
+
+def test_strict_is_about_bad_images_alone(tmp_path: Path) -> None:
+    ledger = Ledger(None, strict=True, report=silent)
+    ledger.add_used("a.png", "alpha on white")
+    with pytest.raises(UnreadableImage, match=r"b\.png: broken"):
+        ledger.add("b.png", "broken", "left out")
+
+
+@pytest.fixture
+def mixed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Photos of which one is broken, one CMYK and one see-through."""
+    monkeypatch.chdir(tmp_path)
+    root = photos_in(tmp_path / "photos", {"ant": 4, "bee": 4})
+    (root / "ant" / "broken.jpg").write_bytes(b"\xff\xd8 no image")
+    Image.new("CMYK", (40, 40), (9, 80, 20, 0)).save(root / "bee" / "cmyk.jpg")
+    Image.new("RGBA", (40, 40), (9, 80, 20, 99)).save(root / "bee" / "glass.png")
+    return root
+
+
+ODD = {
+    "ant/broken.jpg": "not an image, or of an unsupported format",
+    "bee/cmyk.jpg": "CMYK converted",
+    "bee/glass.png": "alpha on white",
+}
+
+
+def test_features_tell_of_each(mixed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["features", "photos", *RANDOM]) == 0
+    folder = Path("runs/features-001")
+    found = {path: (reason, action) for path, reason, action in rows(folder / "bad_images.csv")}
+    del found["path"]
+    assert {path: reason for path, (reason, _) in found.items()} == ODD
+    assert found["ant/broken.jpg"][1] == "row holds NaN"
+    assert found["bee/cmyk.jpg"][1] == USED
+    result = read_record(folder)["result"]
+    assert (result["bad"], result["repaired"]) == (1, 2)
+    assert "2 images were repaired or converted" in capsys.readouterr().err
+
+
+def test_a_killed_extraction_has_told_of_every_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "glass").mkdir()
+    for i in range(40):
+        Image.new("RGBA", (300, 300), (9, 80, 20, i)).save(tmp_path / "glass" / f"{i:02}.png")
+    (tmp_path / "glass" / "00.png").write_bytes(b"<html>")
+    words = ["features", "glass", *RANDOM, "--batch-size", "1", "--out", "one"]
+    ledger = Path("one/bad_images.csv")
+    child = subprocess.Popen(
+        [sys.executable, "-c", "from alexkit.cli.app import main; main()", *words],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+    )
+    while child.poll() is None and not (ledger.exists() and len(rows(ledger)) > 5):
+        time.sleep(0.002)
+    child.kill()
+    assert child.wait(timeout=60) == -signal.SIGKILL
+    assert 5 < len(rows(ledger)) <= 41
+    assert run(words) == 0
+    told = rows(ledger)[1:]
+    assert sorted(path for path, _, _ in told) == [f"{i:02}.png" for i in range(40)]
+    result = read_record(Path("one"))["result"]
+    assert (result["bad"], result["repaired"]) == (1, 39)
+
+
+def test_training_and_judging_tell_of_each_once(mixed: Path) -> None:
+    words = ["train", "photos", "--model", "alexnet-owt", "--epochs", "2", "--batch-size", "4"]
+    assert run(words) == 0
+    folder = Path("runs/train-001")
+    told = rows(folder / "bad_images.csv")[1:]
+    assert {path: reason for path, reason, _ in told} == ODD
+    assert len(told) == 3
+    result = read_record(folder)["result"]
+    assert (result["bad"], result["repaired"]) == (1, 2)
+
+
+def test_all_repaired_is_not_all_bad(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "glass").mkdir()
+    Image.new("RGBA", (40, 40), (9, 80, 20, 99)).save(tmp_path / "glass" / "one.png")
+    assert run(["features", "glass", *RANDOM, "--strict"]) == 0
+
+
+def test_json_tells_the_counts(mixed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["features", "photos", *RANDOM, "--out", "F.h5", "--json"]) == 0
+    last = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (last["result"]["bad"], last["result"]["repaired"]) == (1, 2)

@@ -1,0 +1,271 @@
+"""``alexkit pack`` as a command: killed, full, damaged; and what other commands get of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from alexkit.cli.app import run
+from alexkit.errors import AlexkitError
+from alexkit.features.store import FeatureStore
+from alexkit.images.opening import open_source
+from alexkit.images.pack import Status
+from alexkit.images.packed import open_pack
+from alexkit.recipes.run_dir import read_record
+from tests.conftest import photos_in, textured_rgb
+from tests.recipes.conftest import working_in
+
+PROGRAM = "from alexkit.cli.app import main; main()"
+PHOTOS = 300
+PACK = ["pack", "photos", "--size", "192", "--workers", "1"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with ``photos``, 300 and one bad, and ``never-killed.pack`` of them."""
+    folder = tmp_path_factory.mktemp("packing")
+    photos_in(folder / "photos", {"train/ant": 200, "train/bee": 80, "val/ant": 20})
+    (folder / "photos/train/bee/broken.jpg").write_bytes(b"\xff\xd8 no image")
+    with working_in(folder):
+        assert run([*PACK, "--out", "never-killed.pack"]) == 0
+    return folder
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def stop_after(rows: int, out: str, folder: Path, number: signal.Signals) -> int:
+    """Runs the command and sends a signal as soon as ``rows`` rows are in the file."""
+    child = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, *PACK, "--out", out],
+        cwd=folder,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    partial = folder / f"{out}.partial"
+    give_up = time.monotonic() + 60
+    while child.poll() is None and time.monotonic() < give_up:
+        try:
+            status = open_pack(partial, unfinished=True).status
+        except AlexkitError:  # not there yet
+            time.sleep(0.01)
+            continue
+        time.sleep(0.001)
+        if (np.asarray(status) != Status.TODO).sum() >= rows:
+            child.send_signal(number)
+            break
+    return child.wait(timeout=60)
+
+
+def test_killed_twice_the_file_is_byte_equal(place: Path) -> None:
+    for rows in (0, 128):
+        assert stop_after(rows, "K.pack", place, signal.SIGKILL) == -signal.SIGKILL
+        assert not (place / "K.pack").exists()
+    with working_in(place):
+        assert run([*PACK, "--out", "K.pack"]) == 0
+    assert (place / "K.pack").read_bytes() == (place / "never-killed.pack").read_bytes()
+    assert not (place / "K.pack.partial").exists()
+
+
+def test_stopped_by_a_signal_it_goes_on(place: Path) -> None:
+    assert stop_after(64, "S.pack", place, signal.SIGTERM) == 130
+    assert not (place / "S.pack").exists()
+    with working_in(place):
+        assert run([*PACK, "--out", "S.pack"]) == 0
+    assert (place / "S.pack").read_bytes() == (place / "never-killed.pack").read_bytes()
+
+
+def test_labels_are_those_of_the_folder(place: Path) -> None:
+    folder = open_source(place / "photos")
+    pack = open_source(place / "never-killed.pack")
+    assert pack.classes == folder.classes
+    assert [pack.record(row) for row in range(len(pack))] == [
+        folder.record(row) for row in range(len(folder))
+    ]
+
+
+def test_the_budget_is_said_first(
+    place: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["pack", str(place / "photos"), "--size", "32", "--out", "a.pack"]) == 0
+    told = capsys.readouterr()
+    _, budget, first_of_work, *_ = told.err.splitlines()
+    assert budget.startswith("the pack takes 924.7 kB (301 images × 32 × 32 × 3 bytes); ")
+    assert f"are free in {here}" in budget
+    assert first_of_work == "pack: 301 images"
+    assert "train/bee/broken.jpg" in told.err
+    assert "32 × 32" in told.out
+
+
+def test_without_out_there_is_a_run_folder(place: Path, here: Path) -> None:
+    assert run(["pack", str(place / "photos"), "--size", "32"]) == 0
+    record = read_record(here / "runs/pack-001")
+    assert record["state"] == "done"
+    result = record["result"]
+    assert (result["images"], result["bad"], result["repaired"]) == (301, 1, 0)
+    assert result["fingerprint"] == open_pack(here / "runs/pack-001/images.pack").fingerprint()
+    ledger = (here / "runs/pack-001/bad_images.csv").read_text().splitlines()
+    assert len(ledger) == 2
+    assert ledger[1].startswith("train/bee/broken.jpg,")
+
+
+def test_a_full_disk_is_one_line_and_status_5(
+    place: Path, small_disk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = str(small_disk / "x.pack")
+    assert run(["pack", str(place / "photos"), "--out", out]) == 5
+    *_, error, hint = capsys.readouterr().err.splitlines()
+    assert error.startswith("error: ")
+    assert "needs 0.0593 GB" in error
+    assert hint.startswith("hint: free some space")
+    assert list(small_disk.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        (["pack"], 2, "alexkit pack DATA"),
+        (["pack", "nowhere", "--out", "x.pack"], 3, "nowhere"),
+        (["pack", "bad", "--out", "x.pack"], 3, "none of the 2 images"),
+        (["pack", "bad", "--out", "x.pack", "--size", "5000"], 2, "4096"),
+        (["pack", "bad", "--out", "x.pack", "--size", "4"], 2, "--size"),
+        (["info", "bad/a.jpg", "--verify"], 2, "no pack"),
+    ],
+)
+def test_wrong_input(
+    words: list[str], status: int, said: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "bad").mkdir()
+    for name in ("a.jpg", "b.jpg"):
+        (here / "bad" / name).write_bytes(b"no image")
+    assert run(words) == status
+    *_, error, hint = capsys.readouterr().err.splitlines()
+    assert said in error + hint
+    assert not list(here.glob("x.pack*"))
+
+
+def test_strict_stops_at_the_first(place: Path, here: Path) -> None:
+    words = ["pack", str(place / "photos"), "--size", "32", "--out", "x.pack"]
+    assert run([*words, "--strict"]) == 3
+    assert not Path("x.pack").exists()
+    assert run(words) == 0
+
+
+def test_exif_is_obeyed_when_asked_and_what_reads_the_pack_knows(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("photos").mkdir()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(textured_rgb(0, 64, 64)).save("photos/a.jpg", exif=exif)
+    for how in ("ignore", "apply"):
+        assert run(["pack", "photos", "--exif", how, "--out", f"{how}.pack"]) == 0
+    words = ["features", "apply.pack", "--weights", "random", "--model", "alexnet-owt"]
+    assert run([*words, "--layer", "pool1", "--out", "f.h5"]) == 0
+    assert "exif: apply (as the pack was made)" in capsys.readouterr().err
+    with FeatureStore.open(Path("f.h5")) as store:
+        assert store.provenance["preprocessing"]["exif"] is True
+    upright = open_pack(Path("apply.pack")).pixels(0)
+    assert upright.remark == "EXIF orientation 6 applied"
+    assert (upright.rgb != open_pack(Path("ignore.pack")).pixels(0).rgb).any()
+
+
+class TestInfo:
+    def test_says_what_it_is(self, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        path = place / "never-killed.pack"
+        assert run(["info", str(path), "--verify", "--json"]) == 0
+        result = json.loads(capsys.readouterr().out.splitlines()[-1])["result"]
+        facts = result[str(path)]
+        assert facts["images"] == PHOTOS + 1
+        assert facts["images unreadable"] == 1
+        assert facts["classes"] == 2
+        assert facts["complete"] == "yes"
+        assert facts["verified"] == "every block is as it was written"
+        assert result["provenance"]["source.kind"] == "folder"
+        (odd,) = result["unreadable, repaired or converted"].items()
+        assert odd[0] == "train/bee/broken.jpg"
+        assert odd[1] == "not an image, or of an unsupported format"
+        assert result["provenance"]["preprocessing.resize"] == 192
+
+    def test_verify_finds_one_wrong_byte(
+        self, place: Path, here: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        data = bytearray((place / "never-killed.pack").read_bytes())
+        data[-1] ^= 1  # the last row's last pixel
+        Path("edited.pack").write_bytes(data)
+        assert run(["info", "edited.pack"]) == 0
+        assert run(["info", "edited.pack", "--verify"]) == 4
+        assert "rows 256 to 300" in capsys.readouterr().err
+
+    def test_an_unfinished_one(self, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        stop_after(64, "U.pack", place, signal.SIGKILL)
+        partial = str(place / "U.pack.partial")
+        assert run(["info", partial]) == 0
+        assert "the same command continues it" in capsys.readouterr().out
+        assert run(["info", partial, "--verify"]) == 4
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("both")
+    photos_in(folder / "photos", {"train/ant": 5, "train/bee": 5, "val/ant": 2})
+    (folder / "photos/train/ant/broken.jpg").write_bytes(b"\xff\xd8 no image")
+    with working_in(folder):
+        assert run(["pack", "photos", "--out", "photos.pack"]) == 0
+    return folder
+
+
+class TestInPlaceOfTheOriginals:
+    """At the default size everything computed from a pack equals what the photos give."""
+
+    def test_training_gives_the_same_weights(self, both: Path) -> None:
+        with working_in(both):
+            for data in ("photos", "photos.pack"):
+                words = ["train", data, "--model", "alexnet-bn", "--epochs", "1"]
+                assert run([*words, "--batch-size", "4", "--out", f"from-{data}"]) == 0
+        one, other = (
+            (both / f"from-{data}/weights/last.safetensors").read_bytes()
+            for data in ("photos", "photos.pack")
+        )
+        assert one == other
+        ledgers = [
+            (both / f"from-{data}/bad_images.csv").read_text()
+            for data in ("photos", "photos.pack")
+        ]
+        assert ledgers[0] == ledgers[1]
+        assert "broken.jpg" in ledgers[1]
+
+    def test_features_are_the_same(
+        self, both: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        random = ["--weights", "random", "--model", "alexnet-owt", "--layer", "pool5"]
+        with working_in(both):
+            for data in ("photos", "photos.pack"):
+                assert run(["features", data, *random, "--out", f"{data}.h5"]) == 0
+            assert "warning" not in capsys.readouterr().err
+            with FeatureStore.open(Path("photos.h5")) as a:
+                one, paths, reasons = a.matrix("pool5"), a.paths, a.reasons
+            with FeatureStore.open(Path("photos.pack.h5")) as b:
+                assert (b.matrix("pool5") == one).all()
+                assert (b.paths, b.reasons) == (paths, reasons)
+
+    def test_other_pixels_are_warned_of(
+        self, both: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        words = ["features", "photos.pack", "--weights", "random", "--layer", "pool5"]
+        with working_in(both):
+            assert run([*words, "--model", "alexnet-owt", "--exif", "apply"]) == 0
+        assert "was packed with exif False, not True" in capsys.readouterr().err
