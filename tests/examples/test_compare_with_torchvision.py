@@ -14,7 +14,7 @@ from alexkit.models.specs import find_spec
 from alexkit.models.weights import torchvision_names
 from tests.conftest import photos_in
 
-EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 LAYERS = ("conv1", "pool2", "conv5", "pool5", "fc6", "fc7", "fc8")
 
 
