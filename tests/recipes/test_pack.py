@@ -267,5 +267,5 @@ class TestInPlaceOfTheOriginals:
     ) -> None:
         words = ["features", "photos.pack", "--weights", "random", "--layer", "pool5"]
         with working_in(both):
-            assert run([*words, "--model", "alexnet-owt", "--exif", "apply"]) == 0
-        assert "was packed with exif False, not True" in capsys.readouterr().err
+            assert run([*words, "--model", "bvlc-alexnet"]) == 0
+        assert "was packed with mode 'short', not 'squash'" in capsys.readouterr().err
