@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -344,7 +345,9 @@ def fit_in_run_dir(
     """Carries a plan out in the run folder of ``options``."""
     tell_pack(plan.source, plan.backbone.preprocess, report)
     with RunDir.open(command, options, report) as folder:
-        folder.note("data", data_record(plan.source))
+        # The root of a list is its folder; what was named is what opens it again.
+        named = {"path": os.path.abspath(options.data or "")}
+        folder.note("data", data_record(plan.source) | named)
         result = FitRun(plan, folder, report)()
         folder.finish(result)
     return result

@@ -36,7 +36,7 @@ def choose_data(data: Path | None, example: str, report: Reporter) -> Path:
     if data is not None:
         return data
     for folder in runs_here(FITTED, state="done"):
-        chosen = Path(read_record(folder)["data"]["root"])
+        chosen = Path(read_record(folder)["data"]["path"])
         report(Chosen("data", str(chosen), f"the data of {folder}"))
         return chosen
     raise UsageError("no data was named", hint=f"type: {example}")

@@ -69,6 +69,21 @@ def test_features_took_data_and_weights_of_the_training_run(four_lines: Path) ->
         assert store.matrix("fc7", split="val").shape == (4, 4096)
 
 
+def test_a_list_is_taken_again_as_a_list(four_lines: Path, tmp_path: Path) -> None:
+    lines = [
+        f"{p.relative_to(four_lines)},{p.parent.name}" for p in four_lines.glob("mydata/*/*")
+    ]
+    (four_lines / "mine.csv").write_text("\n".join(sorted(lines)) + "\n")
+    weights = str(four_lines / "runs/train-001")
+    with working_in(tmp_path):
+        words = ["finetune", str(four_lines / "mine.csv"), "--weights", weights]
+        assert run([*words, "--epochs", "1"]) == 0
+        assert run(["features", "--layer", "pool5"]) == 0
+        with FeatureStore.open(Path("runs/features-001/features.h5")) as store:
+            assert len(store) == 10
+            assert store.classes == ("ant", "bee")
+
+
 def test_finetune_began_at_the_trained_weights(four_lines: Path) -> None:
     def tensor(run: str, name: str) -> np.ndarray:
         path = four_lines / "runs" / run / "weights" / "best.safetensors"
