@@ -277,7 +277,11 @@ class Console:
         if self._json:
             return
         cells = [[shown(cell) for cell in row] for row in rows]
-        table = Table(title=Text(shown(title)) if title else None, title_justify="left")
+        table = Table(
+            title=Text(shown(title)) if title else None,
+            title_justify="left",
+            show_header=any(header),
+        )
         for i, name in enumerate(header):
             numeric = all(NUMERIC.match(row[i]) for row in cells)
             table.add_column(name, justify="right" if numeric else "left", overflow="fold")
