@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 import torch
 
 from alexkit.errors import DeviceMissing, UsageError
 from alexkit.events import Chosen, Reporter
+from alexkit.models.layered import LayeredNet
 
 
-def resolve_devices(text: str, report: Reporter) -> tuple[torch.device, ...]:
+def resolve_devices(text: str, report: Reporter, *, most: int = 1) -> tuple[torch.device, ...]:
     """The devices ``text`` names: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``cuda:0,1``.
 
-    ``auto`` is the first GPU, or the CPU where there is none, and is said.
+    ``auto`` is the first GPUs, ``most`` of them at the most, or the CPU where there is none,
+    and is said.
 
     Raises:
         UsageError: ``text`` is none of these forms.
         DeviceMissing: a GPU that is not there. Another device is never taken instead.
     """
+    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if text == "auto":
-        found = "cuda:0" if torch.cuda.is_available() else "cpu"
-        rule = "the first GPU" if found != "cpu" else "no GPU found"
-        report(Chosen("device", found, rule))
-        return (torch.device(found),)
+        used = min(there, most)
+        found = f"cuda:{','.join(map(str, range(used)))}" if used else "cpu"
+        report(Chosen("device", found, f"{there} GPUs found" if there else "no GPU found"))
+        return tuple(torch.device("cuda", i) for i in range(used)) or (torch.device("cpu"),)
     if text == "cpu":
         return (torch.device("cpu"),)
     kind, colon, numbers = text.partition(":")
@@ -34,7 +38,6 @@ def resolve_devices(text: str, report: Reporter) -> tuple[torch.device, ...]:
         )
     if len(set(indices)) < len(indices):
         raise UsageError(f"--device {text} names a GPU twice", hint="name each GPU once")
-    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
     missing = [i for i in indices if int(i) >= there]
     if missing:
         count = {0: "no GPU", 1: "one GPU, cuda:0"}.get(there, f"{there} GPUs")
@@ -43,6 +46,22 @@ def resolve_devices(text: str, report: Reporter) -> tuple[torch.device, ...]:
             hint="use --device cpu, or see what there is with alexkit doctor",
         )
     return tuple(torch.device("cuda", int(i)) for i in indices)
+
+
+def place(net: LayeredNet, name: str, devices: Sequence[torch.device]) -> None:
+    """Moves a network to the devices that were asked for, all of them.
+
+    Raises:
+        UsageError: there are more devices than the network called ``name`` can use.
+    """
+    slots = len(net.slots)
+    if len(devices) > slots:
+        can = "two devices, a tower on each" if slots == 2 else "one device"
+        raise UsageError(
+            f"{len(devices)} devices were named, and {name} runs on {can}",
+            hint=f"use --device {devices[0]}",
+        )
+    net.place(devices)
 
 
 def one_device(text: str, report: Reporter) -> torch.device:

@@ -9,7 +9,7 @@ from alexkit.errors import UsageError
 from alexkit.events import Chosen, Reporter
 from alexkit.models.heads import freeze, parameter_groups, replace_head
 from alexkit.models.layered import CLASSIFIER
-from alexkit.recipes.devices import decode_threads, resolve_devices, use_deterministic
+from alexkit.recipes.devices import decode_threads, place, resolve_devices, use_deterministic
 from alexkit.recipes.fitting import Plan, fit_in_run_dir
 from alexkit.recipes.inputs import choose_backbone, holdout, open_data, settled
 from alexkit.recipes.options import FinetuneOptions
@@ -66,7 +66,7 @@ def run(options: FinetuneOptions, report: Reporter) -> dict[str, Any]:
         report,
         own_photos=True,
     )
-    net.place(devices)
+    place(net, backbone.spec.name, devices)
     upto = options.freeze
     if upto is Freeze.AUTO:
         upto = Freeze.CONV5

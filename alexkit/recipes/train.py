@@ -9,8 +9,9 @@ from typing import Any
 from alexkit.errors import UsageError
 from alexkit.events import Chosen, Reporter
 from alexkit.models.heads import parameter_groups
+from alexkit.models.specs import find_spec
 from alexkit.models.zoo import load_backbone
-from alexkit.recipes.devices import decode_threads, resolve_devices, use_deterministic
+from alexkit.recipes.devices import decode_threads, place, resolve_devices, use_deterministic
 from alexkit.recipes.fitting import Plan, fit_in_run_dir
 from alexkit.recipes.inputs import holdout, open_data, settled
 from alexkit.recipes.options import TrainOptions
@@ -100,12 +101,14 @@ def run(options: TrainOptions, report: Reporter) -> dict[str, Any]:
         raise UsageError("no data was named", hint="type: alexkit train imagenet/")
     report = Remembering(report)
     model = options.model or DEFAULT_MODEL
-    devices = resolve_devices(options.device, report)
+    slots = len(find_spec(model).empty().slots)
+    devices = resolve_devices(options.device, report, most=slots)
     source = open_data(options.data, report)
     rows = holdout(source, fraction=HOLD_OUT, seed=options.seed, report=report)
     backbone = load_backbone(
-        model, "random", seed=options.seed, num_classes=len(source.classes), devices=devices
+        model, "random", seed=options.seed, num_classes=len(source.classes)
     )
+    place(backbone.net, model, devices)
     backbone.classes = source.classes
     backbone.preprocess = settle_exif(backbone.preprocess, options.exif, source, report)
     if options.model is None:
