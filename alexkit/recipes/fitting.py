@@ -125,7 +125,7 @@ class FitRun:
         self.ledger = Ledger(run.path / LEDGER, strict=plan.strict, report=report)
         self.checkpoints = CheckpointFolder(run.path / "state")
         self.save_rule = SaveRule()
-        self.last_saved: Path | None = None
+        self.last_good: int | None = None
 
     def __call__(self) -> dict[str, Any]:
         """Fits until the last epoch is done and returns the result.
@@ -275,9 +275,10 @@ class FitRun:
     def _save(self) -> None:
         plan, progress = self.plan, self.progress
         buffers, rates = optimizer_state(plan.optimizer, self.net)
+        step = progress.epoch * plan.steps_per_epoch + progress.batch
         told = self.checkpoints.save(
             Checkpoint(
-                step=progress.epoch * plan.steps_per_epoch + progress.batch,
+                step=step,
                 tensors={
                     "weights": plan.backbone.net.canonical_state_dict(),
                     "optimizer": buffers,
@@ -289,7 +290,7 @@ class FitRun:
                 },
             )
         )
-        self.last_saved = told.path
+        self.last_good = step
         self.save_rule.saved(told.seconds)
 
     def _restore(self) -> None:
@@ -300,6 +301,7 @@ class FitRun:
         for damage in found.skipped:
             self.report(Warned(f"{damage}; the checkpoint before it is used"))
         plan, tensors, scalars = self.plan, found.checkpoint.tensors, found.checkpoint.scalars
+        self.last_good = found.checkpoint.step
         plan.backbone.net.load_canonical(tensors["weights"])
         load_optimizer_state(plan.optimizer, self.net, tensors["optimizer"], scalars["rates"])
         plan.schedule.load_state_dict(scalars["schedule"])
@@ -314,7 +316,10 @@ class FitRun:
         write_weights(path, backbone.net.canonical_state_dict(), backbone.metadata())
 
     def _with_last_good(self, problem: Diverged) -> Diverged:
-        where = f"; the last good checkpoint is {self.last_saved}" if self.last_saved else ""
+        where = ""
+        if self.last_good is not None:
+            kept = f"step {self.last_good} in {self.checkpoints.path}"
+            where = f"; the last good checkpoint is of {kept}"
         return Diverged(f"training diverged: {problem.message}{where}", hint=problem.hint)
 
     def _result(self) -> dict[str, Any]:
