@@ -232,7 +232,6 @@ class FitRun:
         if progress.best is row:
             self._write_weights("best")
         write_metrics(self.run.path / METRICS, progress.metrics)
-        draw_curves(progress.metrics, self.run.path / CURVES)
         shown = ("train_loss", "train_top1", "loss", "top1", "top5")
         self.report(EpochDone(progress.epoch, {name: row[name] for name in shown}))
         if self.save_rule.due():
@@ -292,6 +291,10 @@ class FitRun:
         )
         self.last_good = step
         self.save_rule.saved(told.seconds)
+        # With the checkpoint, not with the epoch: on a few photos drawing, 0.13 s, would be a
+        # good part of one.
+        if progress.metrics:
+            draw_curves(progress.metrics, self.run.path / CURVES)
 
     def _restore(self) -> None:
         found = self.checkpoints.latest()

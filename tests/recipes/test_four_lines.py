@@ -37,6 +37,7 @@ def test_metrics_have_a_row_an_epoch(four_lines: Path) -> None:
         rows = list(csv.DictReader(text.splitlines()))
         assert [int(row["epoch"]) for row in rows] == list(range(1, epochs + 1))
         assert all(np.isfinite(float(value)) for row in rows for value in row.values())
+        assert (four_lines / "runs" / name / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_weights_say_what_they_are(four_lines: Path) -> None:
