@@ -16,7 +16,7 @@ import numpy.typing as npt
 from alexkit.errors import UnreadableImage
 from alexkit.images.files import IMAGE_SUFFIXES, shown
 from alexkit.images.limits import MAX_FILE_BYTES
-from alexkit.images.source import SPLITS, ImageRecord, fingerprint_of
+from alexkit.images.source import SPLITS, ImageRecord, LabelledRows, fingerprint_of
 from alexkit.images.tars import TarIndex
 
 _OPEN_AT_MOST = 128
@@ -43,7 +43,7 @@ class Part:
 
 
 @dataclass(eq=False)
-class ArchiveSource:
+class ArchiveSource(LabelledRows):
     """An :class:`~alexkit.images.source.ImageSource` over tar archives, never unpacked.
 
     About 50 bytes a row and its path: 100 MB for ImageNet. :meth:`read` is one ``pread``.
@@ -51,29 +51,17 @@ class ArchiveSource:
     Attributes:
         kind: ``"ilsvrc"`` or ``"webdataset"``.
         root: what to type to open it again, absolute.
-        classes: K names, sorted by code point; index = label.
-        labels: (N) int32, -1 = none.
-        splits: (N) uint8, codes into ``SPLITS``.
-        notes: what was left out or guessed, one sentence each.
+        classes: sorted by code point.
         parts: the archives, in the order of the rows.
     """
 
-    kind: str
-    root: str
-    classes: tuple[str, ...]
-    labels: npt.NDArray[np.int32]
-    splits: npt.NDArray[np.uint8]
-    notes: tuple[str, ...]
     parts: tuple[Part, ...]
     _ends: npt.NDArray[np.int64] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self._ends = np.cumsum([len(part.rows) for part in self.parts])
-        assert len(self.labels) == len(self.splits) == len(self)
+        assert len(self.labels) == len(self.splits) == self._ends[-1]
         self._open()
-
-    def __len__(self) -> int:
-        return int(self._ends[-1])
 
     def record(self, row: int) -> ImageRecord:
         """Path, label and split of a row."""

@@ -7,13 +7,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
 from alexkit.choices import Split
 from alexkit.errors import UnreadableImage
 from alexkit.images.limits import MAX_FILE_BYTES
-from alexkit.images.source import SPLITS, ImageRecord, fingerprint_of
+from alexkit.images.source import SPLITS, ImageRecord, LabelledRows, fingerprint_of
 
 IMAGE_SUFFIXES = frozenset(
     {
@@ -41,7 +38,7 @@ SPLIT_ORDER = (Split.TRAIN, Split.VAL, Split.TEST, Split.NONE)
 
 
 @dataclass(eq=False)
-class FileSource:
+class FileSource(LabelledRows):
     """An :class:`~alexkit.images.source.ImageSource` over files.
 
     Names on disk are bytes; what :meth:`record`, ``classes`` and ``root`` give is always
@@ -50,25 +47,13 @@ class FileSource:
     Attributes:
         kind: ``"folder"`` or ``"list"``.
         root: the folder that ``paths`` are relative to, absolute.
-        classes: K names, sorted by code point; index = label.
-        labels: (N) int32, -1 = none.
-        splits: (N) uint8, codes into ``SPLITS``.
-        notes: what was left out or guessed, one sentence each.
+        classes: sorted by code point.
         place: the root as the operating system knows it.
         paths: N paths below ``place``, with ``/``, as the operating system knows them.
     """
 
-    kind: str
-    root: str
-    classes: tuple[str, ...]
-    labels: npt.NDArray[np.int32]
-    splits: npt.NDArray[np.uint8]
-    notes: tuple[str, ...]
     place: Path
     paths: tuple[str, ...]
-
-    def __len__(self) -> int:
-        return len(self.paths)
 
     def record(self, row: int) -> ImageRecord:
         """Path, label and split of a row."""

@@ -14,12 +14,11 @@ from types import ModuleType
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from alexkit.errors import DataError, UnreadableImage, UsageError
 from alexkit.images.files import IMAGE_SUFFIXES, SPLIT_ORDER, SPLIT_WORDS, counted, shown
 from alexkit.images.labels import missing_notes, number_labels, split_in
-from alexkit.images.source import SPLITS, ImageRecord, fingerprint_of
+from alexkit.images.source import SPLITS, ImageRecord, LabelledRows, fingerprint_of
 
 _IMAGE_NAMES = ("image", "img", "picture", "photo", "pixel_values", "jpg", "png")
 _LABEL_NAMES = ("label", "labels", "fine_label", "class", "category", "target", "cls")
@@ -117,32 +116,20 @@ def open_dataset(data: Path) -> HubSource:
 
 
 @dataclass(eq=False)
-class HubSource:
+class HubSource(LabelledRows):
     """An :class:`~alexkit.images.source.ImageSource` over Arrow or parquet files.
 
     Attributes:
         kind: ``"datasets"``.
         root: the folder or file, absolute.
-        classes: K names, sorted by code point; index = label.
-        labels: (N) int32, -1 = none.
-        splits: (N) uint8, codes into ``SPLITS``.
-        notes: what was left out or guessed, one sentence each.
+        classes: sorted by code point.
         shards: the files, in the order of the rows.
     """
 
-    kind: str
-    root: str
-    classes: tuple[str, ...]
-    labels: npt.NDArray[np.int32]
-    splits: npt.NDArray[np.uint8]
-    notes: tuple[str, ...]
     shards: tuple[Shard, ...]
 
     def __post_init__(self) -> None:
         self._ends = np.cumsum([len(shard) for shard in self.shards])
-
-    def __len__(self) -> int:
-        return len(self.labels)
 
     def record(self, row: int) -> ImageRecord:
         """File and row in it as a path; label and split."""

@@ -77,3 +77,18 @@ def fingerprint_of(classes: Sequence[str], rows: Iterable[tuple[bytes, int, int,
     for path, label, split, size in rows:
         digest.update(path + f"\0{label} {split} {size}\0".encode())
     return digest.hexdigest()
+
+
+@dataclass(eq=False)
+class LabelledRows:
+    """The attributes of :class:`ImageSource` as columns, for sources that hold them so."""
+
+    kind: str
+    root: str
+    classes: tuple[str, ...]
+    labels: npt.NDArray[np.int32]
+    splits: npt.NDArray[np.uint8]
+    notes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.labels)
