@@ -56,7 +56,7 @@ class Decoded:
     remark: str
 
 
-def decode(data: bytes, *, exif: bool) -> Decoded:
+def decode(data: bytes, *, exif: bool, at_least: int = 0) -> Decoded:
     """Decodes an image of any common format; the bytes decide which, never a name.
 
     RGB, YCbCr and grey JPEGs go through libjpeg-turbo and equal Pillow's to the bit;
@@ -80,6 +80,7 @@ def decode(data: bytes, *, exif: bool) -> Decoded:
     Args:
         data: the whole encoded file.
         exif: turn the image as the camera's orientation tag says.
+        at_least: see :func:`alexkit.images.jpeg.read_jpeg`; 0 decodes every pixel.
 
     Raises:
         UnreadableImage: with the reason; also above :data:`alexkit.images.limits.MAX_PIXELS`
@@ -88,7 +89,7 @@ def decode(data: bytes, *, exif: bool) -> Decoded:
     remarks: list[str] = []
     rgb: Pixels | None = None
     if data.startswith(START):
-        jpeg = read_jpeg(data)
+        jpeg = read_jpeg(data, at_least=at_least)
         rgb, picture = jpeg.rgb, jpeg.data
         remarks.append(jpeg.remark)
         # Pillow is slow to start; most photos that have been through a website carry no tag.

@@ -52,6 +52,8 @@ class Preprocess:
         channels: ``"RGB"``, or ``"BGR"`` (Caffe): the order the network expects.
         exif: whether the camera's orientation tag was obeyed. Training on ImageNet never
             did, so weights from there expect False.
+        decode: ``"exact"``, or ``"fast"``: large JPEGs are decoded at a fraction of their
+            size, at least twice ``resize``, and resized from there (see :attr:`at_least`).
     """
 
     resize: int = 256
@@ -64,6 +66,7 @@ class Preprocess:
     scale: float = 1 / 255
     channels: str = "RGB"
     exif: bool = False
+    decode: str = "exact"
 
     def __post_init__(self) -> None:
         """Raises ValueError naming the field that makes no sense."""
@@ -77,6 +80,7 @@ class Preprocess:
         _require(_is_number(self.scale) and self.scale > 0, "scale", self.scale)
         _require(self.channels in ("RGB", "BGR"), "channels", self.channels)
         _require(isinstance(self.exif, bool), "exif", self.exif)
+        _require(self.decode in ("exact", "fast"), "decode", self.decode)
 
     def to_record(self) -> dict[str, Any]:
         """JSON-safe values; :meth:`from_record` gives back an equal object."""
@@ -109,6 +113,13 @@ class Preprocess:
             raise DamagedFile(
                 f"the preprocessing record is wrong: {error}", hint=hint
             ) from error
+
+    @property
+    def at_least(self) -> int:
+        """Pixels the short side keeps when a JPEG is decoded at a fraction of its size; 0:
+        never. Twice what the resize needs: measured on photos of 2 to 5 megapixels, pool5
+        then moves by 2 %, and by 3 to 10 % with just as many."""
+        return 2 * self.resize if self.decode == "fast" else 0
 
     def square(self, rgb: Pixels) -> Pixels:
         """Resize and centre crop, the exact evaluation path.
@@ -148,13 +159,17 @@ class Preprocess:
         """
         assert pixels_nhwc.dtype == torch.uint8, pixels_nhwc.dtype
         n, height, width, _ = pixels_nhwc.shape
-        x_nhwc = pixels_nhwc.flip(-1) if self.channels == "BGR" else pixels_nhwc
-        x_nhwc = x_nhwc.contiguous().to(torch.float32)
-        # Whole rows at a time: arithmetic along the 3 channels alone is twice as slow.
-        rows = x_nhwc.view(n, height, width * 3)
-        rows.mul_(rows.new_tensor([self.scale / s for s in self.std]).repeat(width))
+        if self.channels == "BGR":
+            pixels_nhwc = pixels_nhwc.flip(-1)
+        x_nhwc = _room((n, height, width, 3), pixels_nhwc.device)
+        scale = x_nhwc.new_tensor([self.scale / s for s in self.std]).repeat(width)
         shift = [m / s for m, s in zip(self.mean, self.std, strict=True)]
-        rows.sub_(rows.new_tensor(shift).repeat(width))
+        shift_row = x_nhwc.new_tensor(shift).repeat(width)
+        # On a CPU one image at a time, which stays in its cache from step to step; whole
+        # rows, as arithmetic along the 3 channels alone is twice as slow.
+        for part in range(n) if x_nhwc.device.type == "cpu" else (slice(None),):
+            x_nhwc[part].copy_(pixels_nhwc[part])
+            x_nhwc[part].view(-1, height, width * 3).mul_(scale).sub_(shift_row)
         return x_nhwc.permute(0, 3, 1, 2)
 
     def _resize_and_crop(self, rgb: Pixels, crop: int) -> Pixels:
@@ -180,6 +195,14 @@ class Preprocess:
         if width <= height:
             return int(self.resize * height / width), self.resize
         return self.resize, int(self.resize * width / height)
+
+
+def _room(shape: tuple[int, ...], device: torch.device) -> torch.Tensor:
+    """Float32 not yet written to. NumPy asks the system for large pages, which are several
+    times faster to get for megabytes at a time; torch does not."""
+    if device.type == "cpu":
+        return torch.from_numpy(np.empty(shape, np.float32))
+    return torch.empty(shape, device=device)
 
 
 def _centre(size: int, crop: int) -> int:

@@ -9,6 +9,7 @@ import struct
 import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from PIL import Image, ImageOps
 from alexkit.errors import UnreadableImage
 from alexkit.images.decode import Decoded, decode
 from alexkit.images.limits import MAX_PIXELS
+from alexkit.images.preprocess import Preprocess
 
 Array = npt.NDArray[np.uint8]
 
@@ -269,6 +271,29 @@ def test_other_cut_files_are_unreadable(kind: str) -> None:
     data = encoded(photo(), kind)
     for part in (0.1, 0.5, 0.9):
         assert reason(data[: int(len(data) * part)])
+
+
+def test_a_large_jpeg_is_decoded_smaller_only_when_asked() -> None:
+    """Smooth pixels, which a fraction of the frequencies holds."""
+    rows, columns = np.mgrid[:640, :800]
+    rgb = np.stack([rows / 3, columns / 4, (rows + columns) / 6], -1).astype(np.uint8)
+    data = encoded(rgb, "JPEG", quality=95)
+    whole = decode(data, exif=False).rgb
+    assert whole.shape == (640, 800, 3)
+    for at_least, height in ((80, 80), (100, 160), (161, 240), (320, 320), (321, 640)):
+        smaller = decode(data, exif=False, at_least=at_least).rgb
+        assert smaller.shape == (height, height * 5 // 4, 3)
+    how = Preprocess(resize=64, crop=56)
+    fast = replace(how, decode="fast")
+    assert (how.at_least, fast.at_least) == (0, 128)
+    near = fast.square(decode(data, exif=False, at_least=fast.at_least).rgb).astype(int)
+    assert np.abs(near - how.square(whole)).max() <= 1
+
+
+def test_a_large_file_that_is_cut_is_refused_at_any_size() -> None:
+    data = encoded(photo(400, 400), "JPEG")
+    with pytest.raises(UnreadableImage):
+        decode(data[: len(data) * 3 // 4], exif=False, at_least=100)
 
 
 def test_damaged_picture_data_is_refused_though_pillow_would_not_say() -> None:
