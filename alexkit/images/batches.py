@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
@@ -101,8 +101,16 @@ def read_batches(
     batch_size: int,
     threads: int,
     exif: bool,
-) -> Iterator[Batch]:
+    at_least: int = 0,
+    rank: int = 0,
+    ranks: int = 1,
+    pin: bool = False,
+) -> Generator[Batch]:
     """Reads, decodes and squares ``rows`` in their order; the last batch may be shorter.
+
+    With ``ranks`` processes, ``batch_size`` is of all of them together, and each gets every
+    ``ranks``-th image of a batch, beginning with its own number: the images of a step are the
+    same for any number of them. A last batch of fewer images leaves some with no row.
 
     Threads of this process work ahead by two batches, or by a few images each when batches
     are small; Pillow and libjpeg-turbo let go of the interpreter's lock while they work.
@@ -116,25 +124,33 @@ def read_batches(
         to_square: e.g. :meth:`Preprocess.square <alexkit.images.preprocess.Preprocess.square>`.
         batch_size: at least 1.
         threads: at least 0; 0 decodes in the calling thread, nothing ahead.
-        exif: see :func:`~alexkit.images.decode.decode`; of no effect on ready pixels.
+        exif, at_least: see :func:`~alexkit.images.decode.decode`; of no effect on ready pixels.
+        rank, ranks: this process of how many.
+        pin: page-locked pixels, from which a GPU copies while the processor goes on.
 
     Raises:
         Exception: whatever ``to_square`` or ``source`` raises, UnreadableImage excepted.
     """
     assert batch_size >= 1, batch_size
     assert threads >= 0, threads
+    assert 0 <= rank < ranks, (rank, ranks)
     # The side is asked of the function, so that a batch of nothing but bad images has one.
     side = to_square(np.zeros((1, 1, 3), np.uint8)).shape[0]
-    parts = (rows[first : first + batch_size] for first in range(0, len(rows), batch_size))
-    decoded = _decoder(source, exif)
-    slots = (_Slots(source, part, decoded, to_square, side) for part in parts)
+    parts = (
+        rows[first : first + batch_size][rank::ranks]
+        for first in range(0, len(rows), batch_size)
+    )
+    decoded = _decoder(source, exif, at_least)
+    slots = (
+        _Slots(source, part, decoded, to_square, _room(len(part), side, pin)) for part in parts
+    )
     if threads == 0:
         for one in slots:
             one.fill(range(len(one.rows)))
             yield one.batch()
         return
     share = _READY_SHARE if isinstance(source, ReadyPixels) else 1
-    ahead = max(2, -(-threads * _AHEAD_IMAGES // batch_size))
+    ahead = max(2, -(-threads * _AHEAD_IMAGES * ranks // batch_size))
     pool = ThreadPoolExecutor(threads, thread_name_prefix="alexkit-decode")
     try:
         waiting: deque[tuple[_Slots, list[Future[None]]]] = deque()
@@ -153,10 +169,18 @@ def read_batches(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _decoder(source: ImageSource, exif: bool) -> Callable[[int], Decoded]:
+def _decoder(source: ImageSource, exif: bool, at_least: int) -> Callable[[int], Decoded]:
     if isinstance(source, ReadyPixels):
         return source.pixels
-    return lambda row: decode(source.read(row), exif=exif)
+    return lambda row: decode(source.read(row), exif=exif, at_least=at_least)
+
+
+def _room(images: int, side: int, pin: bool) -> torch.Tensor:
+    """Memory for a batch; of the ordinary kind none is taken until a thread writes to it."""
+    shape = (images, side, side, 3)
+    if pin:
+        return torch.empty(shape, dtype=torch.uint8, pin_memory=True)
+    return torch.from_numpy(np.empty(shape, np.uint8))
 
 
 def _finished(slots: _Slots, tasks: list[Future[None]]) -> Batch:
@@ -173,13 +197,11 @@ class _Slots:
     rows: Rows
     decoded: Callable[[int], Decoded]
     to_square: ToSquare
-    side: int
+    pixels: torch.Tensor
     bad: dict[int, BadRow] = field(default_factory=dict)
     remarks: dict[int, Remark] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        # Memory is taken when a thread first writes to it, not here.
-        self.pixels = torch.empty((len(self.rows), self.side, self.side, 3), dtype=torch.uint8)
         self._array = self.pixels.numpy()
 
     def fill(self, slots: range) -> None:

@@ -33,13 +33,16 @@ from alexkit.events import (
     Warned,
 )
 from alexkit.images.augment import augment
-from alexkit.images.batches import Batch, epoch_order, read_batches
+from alexkit.images.batches import Batch, ToSquare, epoch_order, read_batches
+from alexkit.images.draws import Rows
+from alexkit.images.prefetch import on_device
 from alexkit.images.source import ImageSource
 from alexkit.models.weights import write_weights
 from alexkit.models.zoo import Backbone
 from alexkit.recipes.inputs import Holdout, data_record, tell_pack
 from alexkit.recipes.interrupts import Stop, stop_requests
 from alexkit.recipes.ledger import LEDGER, Ledger
+from alexkit.recipes.meter import Meter
 from alexkit.recipes.options import FitOptions
 from alexkit.recipes.run_dir import Remembering, RunDir
 from alexkit.reports.plots import draw_curves
@@ -125,6 +128,7 @@ class FitRun:
         self.ledger = Ledger(run.path / LEDGER, strict=plan.strict, report=report)
         self.checkpoints = CheckpointFolder(run.path / "state")
         self.save_rule = SaveRule()
+        self.meter = Meter(plan.source, plan.threads, plan.epochs, report)
         self.last_good: int | None = None
 
     def __call__(self) -> dict[str, Any]:
@@ -170,21 +174,13 @@ class FitRun:
         plan, progress = self.plan, self.progress
         order = epoch_order(plan.holdout.train, seed=plan.seed, epoch=progress.epoch)
         preprocess = plan.backbone.preprocess
-        batches = read_batches(
-            plan.source,
-            order[progress.batch * plan.batch_size :],
-            preprocess.train_square,
-            batch_size=plan.batch_size,
-            threads=plan.threads,
-            exif=preprocess.exif,
-        )
+        batches = self._read(order[progress.batch * plan.batch_size :], preprocess.train_square)
         epoch = progress.epoch
 
         def prepare(batch: Batch) -> tuple[Tensor, Tensor]:
             self._note_bad(batch)
-            pixels = batch.pixels.to(self._device, non_blocking=True)
             x = augment(
-                pixels,
+                batch.pixels,
                 preprocess,
                 seed=plan.seed,
                 epoch=epoch,
@@ -195,7 +191,7 @@ class FitRun:
 
         return fit(
             self.net,
-            self.ledger.watch(batches),
+            self.meter.watch(batches),
             plan.optimizer,
             prepare=prepare,
             loss_fn=nn.functional.cross_entropy,
@@ -239,20 +235,27 @@ class FitRun:
 
     def _validate(self) -> dict[str, float]:
         plan, preprocess = self.plan, self.plan.backbone.preprocess
-        batches = read_batches(
-            plan.source,
-            plan.holdout.judged,
-            preprocess.square,
-            batch_size=plan.batch_size,
-            threads=plan.threads,
-            exif=preprocess.exif,
-        )
 
         def prepare(batch: Batch) -> tuple[Tensor, Tensor]:
             self._note_bad(batch)
-            return preprocess.normalise(batch.pixels.to(self._device)), batch.labels
+            return preprocess.normalise(batch.pixels), batch.labels
 
-        return validate(self.net, self.ledger.watch(batches), prepare=prepare)
+        batches = self._read(plan.holdout.judged, preprocess.square)
+        return validate(self.net, batches, prepare=prepare)
+
+    def _read(self, rows: Rows, to_square: ToSquare) -> Iterator[Batch]:
+        plan, preprocess = self.plan, self.plan.backbone.preprocess
+        batches = read_batches(
+            plan.source,
+            rows,
+            to_square,
+            batch_size=plan.batch_size,
+            threads=plan.threads,
+            exif=preprocess.exif,
+            at_least=preprocess.at_least,
+            pin=self._device.type == "cuda",
+        )
+        return self.ledger.watch(on_device(batches, self._device))
 
     def _note_bad(self, batch: Batch) -> None:
         for bad in batch.bad:

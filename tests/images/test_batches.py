@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from alexkit.errors import UnreadableImage
+from alexkit.images.augment import augment
 from alexkit.images.batches import BadRow, Batch, Remark, epoch_order, read_batches
 from alexkit.images.decode import decode
 from alexkit.images.files import FileSource
@@ -21,6 +22,7 @@ from alexkit.images.opening import open_source
 from alexkit.images.preprocess import Preprocess
 
 SMALL = Preprocess(resize=20, crop=16)
+SMALL_TRAINING = Preprocess(resize=24, crop=16)
 BAD = (3, 4, 5, 17)
 """Rows of the ``photos`` fixture that cannot be decoded; 3 to 5 fill a batch of three."""
 
@@ -74,6 +76,54 @@ def test_threads_change_nothing(photos: FileSource, size: int) -> None:
     assert_same(alone, run(photos, rows, size, 1))
     assert_same(alone, run(photos, rows, size, 4))
     assert not decoders()
+
+
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_ranks_share_the_batches_of_one_process(photos: FileSource, ranks: int) -> None:
+    """Training pixels too: equal bits for 0, 1 and 4 threads and any number of ranks."""
+    rows = epoch_order(np.arange(23), seed=0, epoch=0)
+
+    def pixels(batch: Batch) -> dict[int, bytes]:
+        x = augment(batch.pixels, SMALL_TRAINING, seed=0, epoch=0, rows=batch.rows)
+        return {int(row): one.numpy().tobytes() for row, one in zip(batch.rows, x, strict=True)}
+
+    def read(threads: int, rank: int = 0, ranks: int = 1) -> list[dict[int, bytes]]:
+        batches = read_batches(
+            photos,
+            rows,
+            SMALL_TRAINING.train_square,
+            batch_size=8,
+            threads=threads,
+            exif=False,
+            rank=rank,
+            ranks=ranks,
+        )
+        return [pixels(batch) for batch in batches]
+
+    alone = read(0)
+    assert alone == read(1) == read(4)
+    shares = [
+        read(threads, rank, ranks)
+        for rank, threads in zip(range(ranks), (0, 4, 1), strict=False)
+    ]
+    for step, parts in zip(alone, zip(*shares, strict=True), strict=True):
+        assert {row: x for part in parts for row, x in part.items()} == step
+        assert sum(map(len, parts)) == len(step)
+
+
+def test_a_rank_without_a_row_of_the_last_batch_gets_an_empty_one(photos: FileSource) -> None:
+    *_, last = read_batches(
+        photos,
+        np.arange(3),
+        SMALL.square,
+        batch_size=2,
+        threads=1,
+        exif=False,
+        rank=1,
+        ranks=2,
+    )
+    assert last.rows.tolist() == []
+    assert last.pixels.shape == (0, 16, 16, 3)
 
 
 def test_batches_hold_what_the_rows_say(photos: FileSource) -> None:
