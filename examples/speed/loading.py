@@ -234,7 +234,7 @@ def summary(
         "stages_core_ms": {name: median(s[name] for s in split) for name in split[0]},
         "tiers": tiers,
         "pipeline_over_decode_and_resize": whole / decode_and_resize,
-        "memory_mb": [memory[0], memory[-1]],
+        "memory_mb": memory,
         "largest_difference_of_normalised_pixels": apart,
     }
 
@@ -250,8 +250,8 @@ def show(result: dict[str, Any]) -> None:
         print(f"{name:32}{rate:12,.0f}{ratio:14.2f}")
     times = result["pipeline_over_decode_and_resize"]
     print(f"\nthe whole pipeline takes {times:.2f} × the core-time of its decode and resize")
-    first, last = result["memory_mb"]
-    print(f"memory after the first round {first:.0f} MB, after the last {last:.0f} MB")
+    memory = result["memory_mb"]
+    print("memory after each round:", *(f"{mb:.0f}" for mb in memory), "MB")
     apart = result["largest_difference_of_normalised_pixels"]
     print(f"largest difference from the DataLoader's normalised pixels: {apart:.1e}")
 
