@@ -1,0 +1,80 @@
+"""How far features move when large photos are decoded smaller than they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from alexkit.errors import UnreadableImage
+from alexkit.events import Note, Reporter
+from alexkit.features.extract import TappedNet
+from alexkit.images.batches import ReadyPixels
+from alexkit.images.decode import decode
+from alexkit.images.preprocess import Pixels, Preprocess
+from alexkit.images.source import ImageSource
+
+LOOKED_AT = 32
+"""Photos, drawn evenly over the rows, that are decoded both ways."""
+
+
+def measure_drift(
+    source: ImageSource,
+    net: TappedNet,
+    layers: Sequence[str],
+    preprocess: Preprocess,
+    device: torch.device,
+    report: Reporter,
+) -> dict[str, Any]:
+    """Compares ``decode = fast`` with the exact way on photos of ``source``, and tells.
+
+    Args:
+        net: on ``device``, in evaluation mode.
+
+    Returns:
+        ``looked_at`` and ``smaller``, how many photos were decoded and how many of them come
+        out smaller, and ``layers``: for each the median and the largest of
+        ‖fast - exact‖ / ‖exact‖ over the smaller ones; empty where there are none.
+    """
+    if isinstance(source, ReadyPixels):
+        report(Note("a pack is decoded already: --decode fast changes nothing"))
+        return {"looked_at": 0, "smaller": 0, "layers": {}}
+    rows = np.unique(np.linspace(0, len(source) - 1, LOOKED_AT).astype(int)).tolist()
+    pairs = [pair for row in rows if (pair := _both(source, row, preprocess)) is not None]
+    moved = [pair for pair in pairs if pair[0] is not pair[1]]
+    apart: dict[str, list[float]] = {layer: [] for layer in layers}
+    for pair in moved:
+        with torch.inference_mode():
+            pixels = torch.from_numpy(np.stack(pair)).to(device)
+            taps = net.taps(preprocess.normalise(pixels), layers)
+        for layer, (exact, fast) in taps.items():
+            share = torch.linalg.vector_norm(fast - exact) / torch.linalg.vector_norm(exact)
+            apart[layer].append(float(share))
+    found = {
+        layer: {"median": float(np.median(shares)), "largest": max(shares)}
+        for layer, shares in apart.items()
+        if shares
+    }
+    text = f"fast decoding: {len(moved)} of {len(pairs)} photos looked at are large enough"
+    for layer, share in found.items():
+        text += f"; {layer} moves by {share['median']:.1%}, at most {share['largest']:.1%}"
+    report(Note(text))
+    return {"looked_at": len(pairs), "smaller": len(moved), "layers": found}
+
+
+def _both(
+    source: ImageSource, row: int, preprocess: Preprocess
+) -> tuple[Pixels, Pixels] | None:
+    """The exact square and the fast one, the same object where they are equal by nature."""
+    exact = replace(preprocess, decode="exact")
+    try:
+        data = source.read(row)
+        whole = decode(data, exif=preprocess.exif).rgb
+        small = decode(data, exif=preprocess.exif, at_least=preprocess.at_least).rgb
+    except UnreadableImage:
+        return None
+    square = exact.square(whole)
+    return square, square if small.shape == whole.shape else exact.square(small)
