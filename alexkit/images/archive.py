@@ -16,7 +16,7 @@ import numpy.typing as npt
 from alexkit.errors import UnreadableImage
 from alexkit.images.files import IMAGE_SUFFIXES, shown
 from alexkit.images.limits import MAX_FILE_BYTES
-from alexkit.images.source import SPLITS, ImageRecord, LabelledRows, fingerprint_of
+from alexkit.images.source import SPLITS, ImageRecord, LabelledRows, Line, fingerprint_of
 from alexkit.images.tars import TarIndex
 
 _OPEN_AT_MOST = 128
@@ -77,11 +77,29 @@ class ArchiveSource(LabelledRows):
                 larger than :data:`~alexkit.images.limits.MAX_FILE_BYTES`.
         """
         part, at = self._at(row)
-        size, offset = int(part.index.sizes[at]), int(part.index.offsets[at])
+        size = int(part.index.sizes[at])
         if size > MAX_FILE_BYTES:
             raise UnreadableImage(
                 f"the file has {size / 2**30:.1f} GiB, too many", hint="leave it out"
             )
+        return self._bytes(part, size, int(part.index.offsets[at]))
+
+    def sizes(self) -> npt.NDArray[np.int64]:
+        """(N) int64: bytes of each image."""
+        return np.concatenate([part.index.sizes[part.rows] for part in self.parts])
+
+    def end(self, row: int, count: int) -> bytes:
+        """The last ``count`` bytes of an image, or all of a shorter one.
+
+        Raises:
+            UnreadableImage: as :meth:`read`.
+        """
+        part, at = self._at(row)
+        size = int(part.index.sizes[at])
+        count = min(count, size)
+        return self._bytes(part, count, int(part.index.offsets[at]) + size - count)
+
+    def _bytes(self, part: Part, size: int, offset: int) -> bytes:
         try:
             data = self._read(part.place, size, offset)
         except FileNotFoundError as error:
@@ -99,9 +117,10 @@ class ArchiveSource(LabelledRows):
 
         Equal to that of the same files unpacked.
         """
-        return fingerprint_of(self.classes, self._lines())
+        return fingerprint_of(self.classes, self.lines())
 
-    def _lines(self) -> Iterator[tuple[bytes, int, int, int]]:
+    def lines(self) -> Iterator[Line]:
+        """What the fingerprint is made of, row by row."""
         row = 0
         for part in self.parts:
             prefix = part.prefix.encode("utf-8", "surrogateescape")

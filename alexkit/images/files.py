@@ -7,10 +7,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
 from alexkit.choices import Split
 from alexkit.errors import UnreadableImage
 from alexkit.images.limits import MAX_FILE_BYTES
-from alexkit.images.source import SPLITS, ImageRecord, LabelledRows, fingerprint_of
+from alexkit.images.source import SPLITS, ImageRecord, LabelledRows, Line, fingerprint_of
 
 IMAGE_SUFFIXES = frozenset(
     {
@@ -35,6 +38,9 @@ SPLIT_WORDS = {
 
 SPLIT_ORDER = (Split.TRAIN, Split.VAL, Split.TEST, Split.NONE)
 """The order in which the rows of a folder come."""
+
+
+_HINT = "put the file in its place, or leave it out"
 
 
 @dataclass(eq=False)
@@ -67,33 +73,52 @@ class FileSource(LabelledRows):
             UnreadableImage: the file is gone, may not be read, or is larger than
                 :data:`~alexkit.images.limits.MAX_FILE_BYTES`.
         """
-        hint = "put the file in its place, or leave it out"
         try:
             with open(self._path(row), "rb") as file:
                 size = os.fstat(file.fileno()).st_size
                 if size <= MAX_FILE_BYTES:
                     return file.read()
         except FileNotFoundError as error:
-            raise UnreadableImage("the file is missing", hint=hint) from error
+            raise UnreadableImage("the file is missing", hint=_HINT) from error
         except OSError as error:
-            raise UnreadableImage(f"cannot be read: {error.strerror}", hint=hint) from error
-        raise UnreadableImage(f"the file has {size / 2**30:.1f} GiB, too many", hint=hint)
+            raise UnreadableImage(f"cannot be read: {error.strerror}", hint=_HINT) from error
+        raise UnreadableImage(f"the file has {size / 2**30:.1f} GiB, too many", hint=_HINT)
 
     def fingerprint(self) -> str:
         """Hex SHA-256 over classes, and paths, labels, splits and file sizes in row order.
 
         Looks at every file's size, not at what is in it: seconds for a million files.
         """
-        return fingerprint_of(self.classes, self._lines())
+        return fingerprint_of(self.classes, self.lines())
 
-    def _lines(self) -> Iterator[tuple[bytes, int, int, int]]:
+    def lines(self) -> Iterator[Line]:
+        """What the fingerprint is made of, row by row."""
         for row, path in enumerate(self.paths):
-            try:
-                size = os.stat(self._path(row)).st_size
-            except OSError:
-                size = -1
             name = path.encode("utf-8", "surrogateescape")
-            yield name, int(self.labels[row]), int(self.splits[row]), size
+            yield name, int(self.labels[row]), int(self.splits[row]), self._size(row)
+
+    def sizes(self) -> npt.NDArray[np.int64]:
+        """(N) int64: bytes of each file; -1 where it is missing."""
+        return np.fromiter(map(self._size, range(len(self))), np.int64, len(self))
+
+    def end(self, row: int, count: int) -> bytes:
+        """The last ``count`` bytes of a file, or all of a shorter one.
+
+        Raises:
+            UnreadableImage: the file is gone or cannot be read.
+        """
+        try:
+            with open(self._path(row), "rb", buffering=0) as file:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - count))
+                return file.read(count)
+        except OSError as error:
+            raise UnreadableImage(f"cannot be read: {error.strerror}", hint=_HINT) from error
+
+    def _size(self, row: int) -> int:
+        try:
+            return os.stat(self._path(row)).st_size
+        except OSError:
+            return -1
 
     def _path(self, row: int) -> str:
         return os.path.join(self.place, self.paths[row])

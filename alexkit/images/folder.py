@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,13 +21,16 @@ from alexkit.images.files import (
     order_notes,
     shown,
 )
+from alexkit.images.indexes import SUFFIX as INDEX_SUFFIX
 from alexkit.images.source import NO_LABEL, SPLITS
 
 _NOT_DATA = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN"})
 """Folders that archives, network disks and Windows add; hidden in all but name."""
 
 
-def open_folder(root: Path, known: Mapping[str, str] | None = None) -> FileSource:
+def open_folder(
+    root: Path, known: Mapping[str, str] | None = None, apart: Collection[str] = ()
+) -> FileSource:
     """Reads the names below ``root`` and settles classes and splits; no image is opened.
 
     - ``root/<class>/…``: one class a folder, images at any depth below it.
@@ -48,11 +51,13 @@ def open_folder(root: Path, known: Mapping[str, str] | None = None) -> FileSourc
         root: the folder.
         known: the class of images that lie in no class folder, by name without ending: the
             validation images of ImageNet, whose classes are in its devkit.
+        apart: paths below the root that are not looked at, because they are read otherwise:
+            archives beside what was unpacked. What is left then stands in splits.
 
     Raises:
         DataError: there is no image, or a folder cannot be listed.
     """
-    walk = _Walk(os.path.abspath(root))
+    walk = _Walk(os.path.abspath(root), frozenset(apart))
     parts, notes = _parts(walk, has_kit=known is not None)
     rows: list[tuple[Split, str | None, str]] = []
     found: dict[Split, set[str]] = defaultdict(set)
@@ -81,7 +86,11 @@ def open_folder(root: Path, known: Mapping[str, str] | None = None) -> FileSourc
             notes.append(f"{images} beside the class folders left out: no label")
     if not rows:
         raise _nothing_in(walk)
-    notes += _class_notes(found, folders) + _depth_notes(walk, found, deep) + walk.notes()
+    notes += (
+        _class_notes(found, folders, whole=not apart)
+        + _depth_notes(walk, found, deep)
+        + walk.notes()
+    )
     return _source(walk.root, rows, notes)
 
 
@@ -93,6 +102,7 @@ def _parts(walk: _Walk, *, has_kit: bool) -> tuple[list[tuple[Split, str]], list
         len(set(named.values())) > 1
         or (named and len(named) == len(top))
         or any(walk.folders(name) for name in named)
+        or (named and walk.apart)
     )
     if not is_split:
         return [(Split.NONE, "")], []
@@ -105,12 +115,14 @@ def _parts(walk: _Walk, *, has_kit: bool) -> tuple[list[tuple[Split, str]], list
     return [(split, name) for name, split in named.items()], notes
 
 
-def _class_notes(found: Mapping[Split, set[str]], folders: set[str]) -> list[str]:
+def _class_notes(
+    found: Mapping[Split, set[str]], folders: set[str], *, whole: bool
+) -> list[str]:
     classes: set[str] = set().union(*found.values())
     notes = []
     if empty := sorted(folders - classes) if classes else []:
         notes.append(f"{counted(len(empty), 'folder', empty)} without images: no class")
-    for split in SPLIT_ORDER:
+    for split in SPLIT_ORDER if whole else ():
         if split in found and (missing := sorted(classes - found[split])):
             notes.append(
                 f"{split.value} has no image of {counted(len(missing), 'class', missing)}"
@@ -183,8 +195,9 @@ class _Walk:
     Folders are named relative to the root, with ``/``; "" is the root.
     """
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, apart: frozenset[str]) -> None:
         self.root = root
+        self.apart = apart
         self.hidden = 0
         self.others: Counter[str] = Counter()
         self._loops: set[str] = set()
@@ -242,6 +255,10 @@ class _Walk:
             with os.scandir(os.path.join(self.root, folder)) as entries:
                 for entry in entries:
                     name = entry.name
+                    if self.apart and _join(folder, name) in self.apart:
+                        continue
+                    if name.endswith(INDEX_SUFFIX):
+                        continue
                     if name.startswith(".") or name in _NOT_DATA:
                         self.hidden += 1
                     elif entry.is_dir():

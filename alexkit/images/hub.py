@@ -18,7 +18,7 @@ import numpy as np
 from alexkit.errors import DataError, UnreadableImage, UsageError
 from alexkit.images.files import IMAGE_SUFFIXES, SPLIT_ORDER, SPLIT_WORDS, counted, shown
 from alexkit.images.labels import missing_notes, number_labels, split_in
-from alexkit.images.source import SPLITS, ImageRecord, LabelledRows, fingerprint_of
+from alexkit.images.source import SPLITS, ImageRecord, LabelledRows, Line, fingerprint_of
 
 _IMAGE_NAMES = ("image", "img", "picture", "photo", "pixel_values", "jpg", "png")
 _LABEL_NAMES = ("label", "labels", "fine_label", "class", "category", "target", "cls")
@@ -166,7 +166,7 @@ class HubSource(LabelledRows):
         """
         return fingerprint_of(self.classes, self._lines())
 
-    def _lines(self) -> Iterator[tuple[bytes, int, int, int]]:
+    def _lines(self) -> Iterator[Line]:
         row = 0
         for shard in self.shards:
             size = shard.place.stat().st_size

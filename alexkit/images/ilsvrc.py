@@ -1,9 +1,10 @@
-"""ImageNet as downloaded: the training archive of archives, the flat validation archive."""
+"""ImageNet as downloaded, or with some of its archives unpacked."""
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,12 +14,14 @@ import numpy.typing as npt
 from alexkit.choices import Split
 from alexkit.errors import DataError
 from alexkit.events import Reporter
-from alexkit.images.archive import ArchiveSource, Part, image_rows, joined_splits
-from alexkit.images.devkit import find_devkit
-from alexkit.images.files import SPLIT_WORDS, counted, shown
+from alexkit.images.archive import ArchiveSource, Part, image_rows
+from alexkit.images.devkit import Devkit, find_devkit
+from alexkit.images.files import IMAGE_SUFFIXES, SPLIT_WORDS, counted, shown
+from alexkit.images.folder import open_folder
+from alexkit.images.joined import JoinedSource, joined
 from alexkit.images.labels import missing_notes
 from alexkit.images.source import NO_LABEL, SPLITS
-from alexkit.images.tars import TarIndex, index_tar
+from alexkit.images.tars import TarIndex, index_folder, index_tar
 
 TRAIN_TAR = "ILSVRC2012_img_train.tar"
 VAL_TAR = "ILSVRC2012_img_val.tar"
@@ -29,12 +32,73 @@ _VAL_NAME = re.compile(r"ILSVRC201\d_val_\d{8}")
 _HINT = f"give {TRAIN_TAR} or {VAL_TAR} as downloaded, or a WebDataset shard"
 
 
-def holds_archives(folder: Path) -> bool:
-    """Whether the archives are here and are not unpacked beside themselves."""
-    if not any((folder / name).is_file() for name in (TRAIN_TAR, VAL_TAR)):
-        return False
-    return not any(
-        name.lower() in SPLIT_WORDS and (folder / name).is_dir() for name in os.listdir(folder)
+@dataclass(frozen=True)
+class Layout:
+    """What of ImageNet is in a folder, and as what.
+
+    Attributes:
+        archives: the two as downloaded, as far as their images are not unpacked here.
+        classes: the folder of the 1,000 class archives, if there are such; relative to the
+            root, "" for the root itself.
+        names: of the class archives.
+        apart: paths below the root that are no unpacked images.
+        alone: whether the class archives are no split of something larger.
+        trees: whether there are unpacked images too.
+    """
+
+    archives: tuple[str, ...]
+    classes: str
+    names: tuple[str, ...]
+    apart: tuple[str, ...]
+    alone: bool
+    trees: bool
+
+
+def layout_of(root: Path) -> Layout | None:
+    """What a folder holds if any of it is still in an archive of ImageNet's; else None.
+
+    The whole archives give way to what is unpacked beside them. A class archive does not
+    give way to its folder: people remove the archive when the folder is whole.
+    """
+    folders = {
+        name: SPLIT_WORDS[name.lower()]
+        for name in _names(root)
+        if name.lower() in SPLIT_WORDS and (root / name).is_dir()
+    }
+    # Of class archives in a folder called val nothing is known.
+    places = ["", *(name for name, split in folders.items() if split is Split.TRAIN)]
+    held = {place: _class_archives(root / place) for place in places}
+    classes = next((place for place in places if held[place]), "")
+    names = held[classes]
+    apart = [_join(classes, name) for name in names]
+    apart += [_join(classes, name[: -len(".tar")]) for name in names]
+    unpacked = {
+        split
+        for name, split in folders.items()
+        if any(_join(name, inside) not in apart for inside in _images_and_folders(root / name))
+    }
+    wanted = ((TRAIN_TAR, Split.TRAIN), (VAL_TAR, Split.VAL))
+    archives = tuple(
+        name
+        for name, split in wanted
+        if (root / name).is_file()
+        and split not in unpacked
+        and not (names and split is Split.TRAIN)
+    )
+    if not archives and not names:
+        return None
+    # Some classes of the same folder may be unpacked already.
+    loose = classes == "" and any(
+        _WNID.fullmatch(name) and name not in apart and (root / name).is_dir()
+        for name in (_names(root) if names else ())
+    )
+    return Layout(
+        archives=archives,
+        classes=classes,
+        names=tuple(names),
+        apart=(*apart, TRAIN_TAR, VAL_TAR),
+        alone=loose or not (classes or archives or unpacked),
+        trees=loose or bool(unpacked),
     )
 
 
@@ -45,68 +109,149 @@ def is_ilsvrc(archive: Path, index: TarIndex) -> bool:
     return len(index) > 0 and _VAL_NAME.match(_stem(index, 0)) is not None
 
 
-def open_ilsvrc(data: Path, report: Reporter) -> ArchiveSource:
-    """Opens a folder that holds the archives, or one archive; nothing is unpacked.
+def open_ilsvrc(archive: Path, report: Reporter) -> ArchiveSource:
+    """Opens one archive; nothing is unpacked.
 
     Rows are what the unpacked tree would give: ``train/n01440764/….JPEG`` by class and name,
-    then ``val/….JPEG`` by class and name, so labels, order and fingerprint are the same.
-    Validation labels come from the devkit beside the archives; without it those images have
-    none, and a note says so. The first opening reads every header, minutes for the 138 GB of
-    the training archive on a hard disk; the next one takes less than a second.
+    or ``val/….JPEG`` by class and name. Validation labels come from the devkit beside the
+    archive; without it those images have none, and a note says so. The first opening reads
+    every header, minutes for the 138 GB of the training archive on a hard disk; the next one
+    takes less than a second.
 
     Raises:
-        DataError: an archive or the devkit is damaged, cut short or something else.
+        DataError: the archive or the devkit is damaged, cut short or something else.
     """
-    data = Path(os.path.abspath(data))
-    files = [data] if data.is_file() else [data / TRAIN_TAR, data / VAL_TAR]
-    opened = [_opened(file, report) for file in files if file.is_file()]
+    archive = Path(os.path.abspath(archive))
+    opened = _opened(archive, find_devkit(archive.parent), report)
+    return _source(archive, [opened])
+
+
+def open_ilsvrc_folder(
+    root: Path, layout: Layout, report: Reporter
+) -> ArchiveSource | JoinedSource:
+    """Opens ImageNet in any mixture of archives and unpacked folders.
+
+    Labels, order and fingerprint are those of the tree with all unpacked: ``train/…`` by
+    class and name, then ``val/…`` by class and name. A folder of class archives alone is one
+    of class folders alone, without a split.
+
+    Raises:
+        DataError: an archive or the devkit is damaged, cut short or something else; or
+            validation images without a devkit stand beside training images.
+    """
+    root = Path(os.path.abspath(root))
+    kit = find_devkit(root)
+    opened = [_opened(root / name, kit, report) for name in layout.archives]
+    if layout.names:
+        opened.insert(0, _class_tars(root, layout, report))
+    tree = None
+    if layout.trees:
+        tree = open_folder(root, kit.classes if kit else None, layout.apart)
+    archives = _source(root, opened)
+    source: ArchiveSource | JoinedSource = archives
+    if tree is not None:
+        source = joined("ilsvrc", archives.root, [tree, archives])
+    source.notes += tuple(missing_notes(source.classes, source.labels, source.splits))
+    unknown = (source.labels == NO_LABEL) & (source.splits == SPLITS.index(Split.VAL))
+    if kit is None and source.classes and unknown.any():
+        raise DataError(
+            f"the classes of {counted(int(unknown.sum()), 'validation image')} are not known:"
+            f" no devkit is in {source.root}",
+            hint="put ILSVRC2012_devkit_t12.tar.gz there, or name the training data alone",
+        )
+    return source
+
+
+def _source(root: Path, opened: Sequence[_Opened]) -> ArchiveSource:
     used = {one.names[code] for one in opened for code in np.unique(one.codes) if code >= 0}
     classes = tuple(sorted(used))
     label_of = {name: label for label, name in enumerate(classes)}
-    parts, labels = [], []
+    parts: list[Part] = []
+    labels, splits = [], []
     for one in opened:
         # The last place is where code -1 leads.
         by_code = [label_of.get(name, NO_LABEL) for name in one.names]
         found = np.array([*by_code, NO_LABEL], np.int32)[one.codes]
-        order = np.argsort(found, kind="stable")
-        parts.append(replace(one.part, rows=one.part.rows[order]))
-        labels.append(found[order])
-    joined = np.concatenate(labels)
-    splits = joined_splits(parts, [SPLITS.index(one.split) for one in opened])
+        at = 0
+        for part in one.parts:
+            mine = found[at : at + len(part.rows)]
+            order = np.argsort(mine, kind="stable")
+            parts.append(replace(part, rows=part.rows[order]))
+            labels.append(mine[order])
+            at += len(mine)
+        splits.append(np.full(at, SPLITS.index(one.split), np.uint8))
+    joined_labels, joined_splits = np.concatenate(labels), np.concatenate(splits)
     notes = [note for one in opened for note in one.notes]
     return ArchiveSource(
         kind="ilsvrc",
-        root=shown(str(data)),
+        root=shown(str(root)),
         classes=classes,
-        labels=joined,
-        splits=splits,
-        notes=(*notes, *missing_notes(classes, joined, splits)),
+        labels=joined_labels,
+        splits=joined_splits,
+        notes=tuple(notes),
         parts=tuple(parts),
     )
 
 
 @dataclass(frozen=True, eq=False)
 class _Opened:
-    """One archive: its images, and the class of each as a code into names, -1 = none."""
+    """Archives of one split: their images, and the class of each as a code into names, -1 =
+    none. Several archives come in the order of their classes, each of one class."""
 
-    part: Part
+    parts: list[Part]
     names: list[str]
     codes: npt.NDArray[np.int64]
     split: Split
     notes: list[str]
 
 
-def _opened(file: Path, report: Reporter) -> _Opened:
+def _opened(file: Path, kit: Devkit | None, report: Reporter) -> _Opened:
     index = index_tar(file, report)
-    rows = image_rows(index)
-    if not len(rows):
-        raise DataError(f"there is no image in {shown(str(file))}", hint=_HINT)
-    notes = index.notes(file.name)
-    if others := len(index) - len(rows):
-        notes.append(f"{counted(others, 'file')} in {file.name} not named like images left out")
+    rows, notes = _images_in(file.name, index, shown(str(file)))
     if index.nested[0]:
         return _train(Part(file, "train/", index, rows), notes)
-    return _val(Part(file, "val/", index, rows), notes)
+    return _val(Part(file, "val/", index, rows), kit, notes)
+
+
+def _class_tars(root: Path, layout: Layout, report: Reporter) -> _Opened:
+    """The 1,000 archives that the training archive held, in a folder."""
+    folder = root / layout.classes
+    index = index_folder(folder, layout.names, report)
+    told = f"the class archives of {folder.name}"
+    rows, notes = _images_in(told, index, shown(str(folder)))
+    names = [name[: -len(".tar")] for name in layout.names]
+    # The first part of each path is the archive's name; they are few among many rows.
+    place = {name: code for code, name in enumerate(names)}
+    of_folder = np.array([place[name.split("/")[0]] for name in index.folder_names()])
+    codes = of_folder[index.folder[rows]].astype(np.int64)
+    order = np.argsort(codes, kind="stable")
+    rows, codes = rows[order], codes[order]
+    prefix, split = ("", Split.NONE) if layout.alone else ("train/", Split.TRAIN)
+    starts = np.searchsorted(codes, np.arange(len(names) + 1))
+    parts = [
+        Part(folder / name, prefix, index, rows[starts[code] : starts[code + 1]])
+        for code, name in enumerate(layout.names)
+        if starts[code] < starts[code + 1]
+    ]
+    if empty := len(names) - len(parts):
+        notes.append(f"{counted(empty, 'class archive')} in {folder.name} without images")
+    if both := [name for name in names if (folder / name).is_dir()]:
+        notes.append(
+            f"{counted(len(both), 'class folder', both)} left out: their archives are there too"
+        )
+    return _Opened(parts, names, codes, split, notes)
+
+
+def _images_in(
+    archive: str, index: TarIndex, place: str
+) -> tuple[npt.NDArray[np.int64], list[str]]:
+    rows = image_rows(index)
+    if not len(rows):
+        raise DataError(f"there is no image in {place}", hint=_HINT)
+    notes = index.notes(archive)
+    if others := len(index) - len(rows):
+        notes.append(f"{counted(others, 'file')} in {archive} not named like images left out")
+    return rows, notes
 
 
 def _train(part: Part, notes: list[str]) -> _Opened:
@@ -122,10 +267,10 @@ def _train(part: Part, notes: list[str]) -> _Opened:
         )
     if empty := int(part.index.nested[0]) - len(used):
         notes.append(f"{counted(empty, 'archive')} in {part.place.name} without images")
-    return _Opened(part, names, codes, Split.TRAIN, notes)
+    return _Opened([part], names, codes, Split.TRAIN, notes)
 
 
-def _val(part: Part, notes: list[str]) -> _Opened:
+def _val(part: Part, kit: Devkit | None, notes: list[str]) -> _Opened:
     """The flat archive; its labels are in the devkit beside it."""
     stems = [_stem(part.index, row) for row in part.rows.tolist()]
     if odd := [stem for stem in stems if not _VAL_NAME.fullmatch(stem)]:
@@ -134,7 +279,6 @@ def _val(part: Part, notes: list[str]) -> _Opened:
             f" {odd[0]!r}",
             hint=_HINT,
         )
-    kit = find_devkit(part.place.parent)
     known = kit.classes if kit else {}
     names = sorted(set(known.values()))
     code_of = {name: code for code, name in enumerate(names)}
@@ -148,8 +292,40 @@ def _val(part: Part, notes: list[str]) -> _Opened:
         notes.append(f"labels of the validation images from {kit.place}")
         if without := codes.count(-1):
             notes.append(f"{counted(without, 'validation image')} not in the devkit: no label")
-    return _Opened(part, names, np.array(codes, np.int64), Split.VAL, notes)
+    return _Opened([part], names, np.array(codes, np.int64), Split.VAL, notes)
 
 
 def _stem(index: TarIndex, row: int) -> str:
     return os.path.splitext(os.path.basename(shown(os.fsdecode(index.path(row)))))[0]
+
+
+def _class_archives(folder: Path) -> list[str]:
+    """Names of the archives called as a WordNet id, sorted."""
+    return [
+        name
+        for name in _names(folder)
+        if name.endswith(".tar")
+        and _WNID.fullmatch(name[: -len(".tar")])
+        and (folder / name).is_file()
+    ]
+
+
+def _images_and_folders(folder: Path) -> list[str]:
+    return [
+        name
+        for name in _names(folder)
+        if not name.startswith(".")
+        and (os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES or (folder / name).is_dir())
+    ]
+
+
+def _names(folder: Path) -> list[str]:
+    """Sorted names; none where a folder cannot be listed, which its opening tells."""
+    try:
+        return sorted(os.listdir(folder))
+    except OSError:
+        return []
+
+
+def _join(folder: str, name: str) -> str:
+    return f"{folder}/{name}" if folder else name

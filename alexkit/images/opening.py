@@ -12,7 +12,7 @@ from alexkit.images.devkit import find_devkit
 from alexkit.images.files import IMAGE_SUFFIXES, shown
 from alexkit.images.folder import open_folder
 from alexkit.images.hub import is_dataset, open_dataset
-from alexkit.images.ilsvrc import holds_archives, is_ilsvrc, open_ilsvrc
+from alexkit.images.ilsvrc import is_ilsvrc, layout_of, open_ilsvrc, open_ilsvrc_folder
 from alexkit.images.listing import LIST_SUFFIXES, open_list
 from alexkit.images.pack import SUFFIX as PACK_SUFFIX
 from alexkit.images.packed import open_pack
@@ -69,8 +69,8 @@ def open_source(data: Path, report: Reporter = silent) -> ImageSource:
 def _open_place(folder: Path, report: Reporter) -> ImageSource:
     if is_dataset(folder):
         return open_dataset(folder)
-    if holds_archives(folder):
-        return open_ilsvrc(folder, report)
+    if (layout := layout_of(folder)) is not None:
+        return open_ilsvrc_folder(folder, layout, report)
     if shards := shards_in(folder):
         return open_webdataset(folder, shards, report)
     kit = find_devkit(folder)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from alexkit.choices import Split
+
+Line = tuple[bytes, int, int, int]
+"""Path, label, split code and size in bytes (-1 = missing) of a row."""
 
 NO_LABEL = -1
 SPLITS = tuple(Split)
@@ -64,12 +67,30 @@ class ImageSource(Protocol):
         ...
 
 
-def fingerprint_of(classes: Sequence[str], rows: Iterable[tuple[bytes, int, int, int]]) -> str:
+@runtime_checkable
+class SizedSource(ImageSource, Protocol):
+    """A source that knows how many bytes an image has, and reaches its end, without reading
+    it: enough to tell most images apart."""
+
+    def sizes(self) -> npt.NDArray[np.int64]:
+        """(N) int64: bytes of each image; -1 where it is missing."""
+        ...
+
+    def end(self, row: int, count: int) -> bytes:
+        """The last ``count`` bytes of an image, or all of a shorter one.
+
+        Raises:
+            UnreadableImage: the file is gone or cannot be read.
+        """
+        ...
+
+
+def fingerprint_of(classes: Sequence[str], rows: Iterable[Line]) -> str:
     """Hex SHA-256 that two sources share when they hold the same images in the same order.
 
     Args:
         classes: the class names.
-        rows: path as bytes, label, split code and size in bytes (-1 = missing) of each row.
+        rows: one line a row, in order.
     """
     digest = hashlib.sha256()
     for name in classes:

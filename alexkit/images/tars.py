@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
-import tempfile
 import time
-import zipfile
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +17,7 @@ import numpy.typing as npt
 from alexkit.errors import DataError
 from alexkit.events import Reporter, StageAdvanced, StageFinished, StageStarted
 from alexkit.images.files import shown
+from alexkit.images.indexes import remember, remembered
 
 _VERSION = 1
 """Of the remembered index; another one is made anew."""
@@ -107,30 +106,74 @@ def index_tar(archive: Path, report: Reporter) -> TarIndex:
     Raises:
         DataError: not a tar, compressed, cut short, damaged, or not readable.
     """
+    descriptor = _opened(archive)
     try:
-        descriptor = os.open(archive, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        status = os.fstat(descriptor)
+        key = np.array([_VERSION, status.st_size, status.st_mtime_ns], np.int64)
+        if (index := _kept(archive, key)) is not None:
+            return index
+        _read_no_further(descriptor)
+        index = _indexed(descriptor, shown(str(archive)), status.st_size, report)
+    finally:
+        os.close(descriptor)
+    remember(archive, key, _columns(index), mode=status.st_mode & 0o666)
+    return index
+
+
+def index_folder(folder: Path, names: Sequence[str], report: Reporter) -> TarIndex:
+    """Archives that lie in a folder as one index, as if they lay in one archive.
+
+    ``n01440764.tar`` gives files with paths ``n01440764/…``; offsets count from the beginning
+    of the archive that the first part of the path names. Remembered like that of one archive
+    until a name, size or mtime changes.
+
+    Args:
+        folder: where they are.
+        names: of the archives, each ending in ``.tar``.
+        report: told how far it is.
+
+    Raises:
+        DataError: as :func:`index_tar`.
+    """
+    began, stage, mode = time.monotonic(), f"index {folder.name}", folder.stat().st_mode
+    states = [(folder / name).stat() for name in names]
+    told = repr([(n, s.st_size, s.st_mtime_ns) for n, s in zip(names, states, strict=True)])
+    digest = hashlib.sha256(os.fsencode(told)).digest()
+    key = np.array([_VERSION, len(names), *np.frombuffer(digest, np.int64)], np.int64)
+    if (index := _kept(folder / "archives", key)) is not None:
+        return index
+    builder = _Builder()
+    report(StageStarted(stage, len(names), "archives"))
+    for done, (name, state) in enumerate(zip(names, states, strict=True)):
+        descriptor = _opened(folder / name)
+        try:
+            _read_no_further(descriptor)
+            walk = _Walk(descriptor, shown(str(folder / name)), 0, state.st_size)
+            builder.look_into(os.fsencode(name), walk)
+        finally:
+            os.close(descriptor)
+        builder.left_out[3] |= int(not walk.ended)
+        report(StageAdvanced(stage, done + 1))
+    report(StageFinished(stage, len(names), time.monotonic() - began))
+    index = builder.built()
+    remember(folder / "archives", key, _columns(index), mode=mode & 0o666)
+    return index
+
+
+def _opened(archive: Path) -> int:
+    try:
+        return os.open(archive, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
     except OSError as error:
         raise DataError(
             f"cannot read {shown(str(archive))}: {error.strerror}",
             hint="give yourself permission to read it",
         ) from error
-    try:
-        status = os.fstat(descriptor)
-        key = np.array([_VERSION, status.st_size, status.st_mtime_ns], np.int64)
-        places = _index_places(archive)
-        for place in places:
-            if (index := _remembered(place, key)) is not None:
-                return index
-        # Headers lie far apart: reading ahead would read the whole archive.
-        if hasattr(os, "posix_fadvise"):
-            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
-        index = _indexed(descriptor, shown(str(archive)), status.st_size, report)
-    finally:
-        os.close(descriptor)
-    for place in places:
-        if _remember(place, key, index, mode=status.st_mode & 0o666):
-            break
-    return index
+
+
+def _read_no_further(descriptor: int) -> None:
+    # Headers lie far apart: reading ahead would read the whole archive.
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
 
 
 @dataclass
@@ -163,6 +206,15 @@ class _Builder:
             self.ends.append(len(self.text))
             self.offsets.append(offset)
             self.sizes.append(size)
+
+    def look_into(self, name: bytes, walk: _Walk) -> None:
+        """Adds the files of an archive as if they lay in a folder named after it."""
+        self.nested += 1
+        for inside, kind, offset, size in walk:
+            if kind in _FILE_TYPES:
+                self.add(name[: -len(b".tar")] + b"/" + inside, offset, size)
+            elif kind != b"5":
+                self.left_out[0] += 1
 
     def built(self) -> TarIndex:
         ends = np.array(self.ends, np.int64)
@@ -197,13 +249,7 @@ def _indexed(descriptor: int, archive: str, size: int, report: Reporter) -> TarI
         if kind not in _FILE_TYPES:
             builder.left_out[0] += 1
         elif name.endswith(b".tar") and not os.path.basename(name).startswith(b"."):
-            builder.nested += 1
-            stop = offset + length
-            for inside, what, at, count in _Walk(descriptor, archive, offset, stop):
-                if what in _FILE_TYPES:
-                    builder.add(name[: -len(b".tar")] + b"/" + inside, at, count)
-                elif what != b"5":
-                    builder.left_out[0] += 1
+            builder.look_into(name, _Walk(descriptor, archive, offset, offset + length))
         else:
             builder.add(name, offset, length)
         if len(builder.ends) >= seen + _REPORT_EVERY:
@@ -316,44 +362,10 @@ def _words(joined: npt.NDArray[np.uint8]) -> list[str]:
     return [shown(os.fsdecode(word)) for word in joined.tobytes().split(b"\0")]
 
 
-def _index_places(archive: Path) -> tuple[Path, Path]:
-    place = Path(os.path.abspath(archive))
-    beside = place.with_name(f".{place.name}.alexkit-index")
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    named = hashlib.sha256(os.fsencode(place)).hexdigest()[:16]
-    return beside, cache / "alexkit" / "indexes" / f"{named}.alexkit-index"
+def _columns(index: TarIndex) -> dict[str, npt.NDArray[Any]]:
+    return {column.name: getattr(index, column.name) for column in fields(index)}
 
 
-def _remembered(place: Path, key: npt.NDArray[np.int64]) -> TarIndex | None:
-    """The index kept at ``place``, if it is whole and of this very archive."""
-    try:
-        # numpy leaves a file that it opened itself open when it is damaged.
-        with open(place, "rb") as file, np.load(file, allow_pickle=False) as kept:
-            if not np.array_equal(kept["key"], key):
-                return None
-            return TarIndex(**{name: kept[name] for name in _COLUMNS})
-    except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile):
-        return None
-
-
-def _remember(place: Path, key: npt.NDArray[np.int64], index: TarIndex, *, mode: int) -> bool:
-    """Keeps the index, whole or not at all, for whom the archive is; says whether it did."""
-    columns = {name: getattr(index, name) for name in _COLUMNS}
-    partial = ""
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, partial = tempfile.mkstemp(prefix=f"{place.name}.", dir=place.parent)
-        with open(descriptor, "wb") as file:
-            np.savez(file, key=key, **columns)
-        os.chmod(partial, mode)
-        os.replace(partial, place)
-    except OSError:
-        # No room or no permission: the index is a convenience, never a reason to fail.
-        if partial:
-            with contextlib.suppress(OSError):
-                os.unlink(partial)
-        return False
-    return True
-
-
-_COLUMNS = tuple(column.name for column in fields(TarIndex))
+def _kept(archive: Path, key: npt.NDArray[np.int64]) -> TarIndex | None:
+    columns = remembered(archive, key)
+    return None if columns is None else TarIndex(**columns)

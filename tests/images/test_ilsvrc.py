@@ -19,7 +19,7 @@ from alexkit.images.batches import read_batches
 from alexkit.images.ilsvrc import TRAIN_TAR, VAL_TAR
 from alexkit.images.opening import open_source
 from alexkit.images.preprocess import Preprocess
-from alexkit.images.source import SPLITS, ImageSource
+from alexkit.images.source import SPLITS, ImageSource, SizedSource
 from tests.images.archives import tar_bytes, tiny_jpeg, unpack
 from tests.images.test_devkit import meta_csv
 
@@ -149,10 +149,110 @@ def test_a_single_archive_under_any_name(tmp_path: Path) -> None:
     assert rows(open_source(folder / "renamed.tar")) == whole[9:]
 
 
-def test_validation_without_a_devkit_has_no_labels_and_says_so(tmp_path: Path) -> None:
-    source = open_source(downloaded(tmp_path, kit=False))
-    assert source.labels.tolist()[9:] == [-1] * 7
-    assert any("no devkit beside" in note for note in source.notes)
+@pytest.mark.parametrize("unpacked", ["", "train", "val"])
+def test_validation_without_a_devkit_beside_training_is_refused(
+    tmp_path: Path, unpacked: str
+) -> None:
+    folder = mixture(tmp_path, train="train" if unpacked == "train" else "", kit=False)
+    if unpacked == "val":
+        (folder / VAL_TAR).unlink()
+        unpack(folder / "val", val_images())
+    with pytest.raises(DataError, match="classes of 7 validation images are not known") as told:
+        open_source(folder)
+    assert "ILSVRC2012_devkit_t12.tar.gz" in told.value.hint
+
+
+def test_validation_images_alone_without_a_devkit_have_no_labels(tmp_path: Path) -> None:
+    folder = downloaded(tmp_path, kit=False)
+    (folder / TRAIN_TAR).unlink()
+    for source in (open_source(folder), open_source(folder / VAL_TAR)):
+        assert source.labels.tolist() == [-1] * 7
+        assert any("no devkit beside" in note for note in source.notes)
+
+
+def mixture(root: Path, train: str, val: bool = False, kit: bool = True) -> Path:
+    """ImageNet with the training images as class archives or folders in a folder ``train``
+    ("" is the archive as downloaded), and with ``val`` unpacked or not."""
+    downloaded(root, kit)
+    if train:
+        (root / TRAIN_TAR).unlink()
+    for number, (wnid, files) in enumerate(sorted(train_images().items())):
+        if train == "train" or (train == "some" and number == 1):
+            unpack(root / "train" / wnid, files)
+        elif train:
+            place = {"tars": "train", "some": "train", "root": "."}[train]
+            unpack(root / place, {f"{wnid}.tar": tar_bytes(files)})
+    if val:
+        (root / VAL_TAR).unlink()
+        unpack(root / "val", val_images())
+    return root
+
+
+@pytest.mark.parametrize(
+    ("train", "val"),
+    [
+        *(("tars", False), ("tars", True), ("root", False), ("root", True), ("some", False)),
+        *(("some", True), ("train", False), ("", True)),
+    ],
+)
+def test_any_mixture_is_the_same_data(tmp_path: Path, train: str, val: bool) -> None:
+    expected = open_source(tree(tmp_path / "tree"))
+    folder = mixture(tmp_path / "mixture", train, val)
+    before = {name for name in os.listdir(folder) if not name.startswith(".")}
+    for _ in range(2):  # the second time from what was remembered
+        source = open_source(folder)
+        assert source.kind == "ilsvrc"
+        assert source.classes == expected.classes
+        assert rows(source) == rows(expected)
+        assert source.fingerprint() == expected.fingerprint()
+    assert [source.read(r) for r in range(16)] == [expected.read(r) for r in range(16)]
+    assert np.array_equal(pixels(source), pixels(expected))
+    assert isinstance(source, SizedSource)
+    assert source.sizes().tolist() == [len(expected.read(row)) for row in range(16)]
+    assert [source.end(r, 9) for r in range(16)] == [expected.read(r)[-9:] for r in range(16)]
+    assert source.end(0, 10**6) == expected.read(0)
+    assert pickle.loads(pickle.dumps(source)).read(15) == expected.read(15)
+    assert {name for name in os.listdir(folder) if not name.startswith(".")} == before
+    assert not [note for note in source.notes if "left out" in note or "no image" in note]
+
+
+@pytest.mark.parametrize("train", ["tars", "some"])
+def test_a_folder_of_class_archives_alone_is_one_of_class_folders(
+    tmp_path: Path, train: str
+) -> None:
+    expected = open_source(tree(tmp_path / "tree") / "train")
+    source = open_source(mixture(tmp_path / "mixture", train) / "train")
+    assert rows(source) == rows(expected)
+    assert source.fingerprint() == expected.fingerprint()
+    assert {split for _, _, split in rows(source)} == {Split.NONE}
+
+
+def test_a_class_archive_beside_its_folder_wins(tmp_path: Path) -> None:
+    """Whoever unpacks removes the archive last, so the folder may be half of it."""
+    expected = open_source(tree(tmp_path / "tree"))
+    folder = mixture(tmp_path / "mixture", "tars")
+    unpack(folder / "train" / CLASSES[0], {"n01440764_1.JPEG": b"half of it"})
+    source = open_source(folder)
+    assert source.fingerprint() == expected.fingerprint()
+    assert any(f"1 class folder ({CLASSES[0]!r}) left out" in note for note in source.notes)
+
+
+def test_an_empty_folder_for_a_split_is_not_what_was_unpacked(tmp_path: Path) -> None:
+    folder = downloaded(tmp_path / "data")
+    expected = open_source(folder).fingerprint()
+    (folder / "val").mkdir()
+    assert open_source(folder).fingerprint() == expected
+
+
+def test_class_archives_are_indexed_again_when_one_changes(tmp_path: Path) -> None:
+    folder = mixture(tmp_path, "tars")
+    assert len(open_source(folder)) == 16
+    place = folder / "train" / f"{CLASSES[1]}.tar"
+    place.write_bytes(tar_bytes({f"{CLASSES[1]}_5.JPEG": tiny_jpeg(1)}))
+    assert len(open_source(folder)) == 14
+    os.truncate(place, 700)
+    with pytest.raises(DataError, match=f"{CLASSES[1]}.tar is cut short"):
+        open_source(folder)
 
 
 def test_an_image_the_devkit_does_not_know(tmp_path: Path) -> None:

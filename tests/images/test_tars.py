@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import tarfile
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,6 @@ import pytest
 
 from alexkit.errors import DataError
 from alexkit.events import Event, StageFinished, StageStarted, silent
-from alexkit.images import tars
 from alexkit.images.tars import TarIndex, index_tar
 from tests.images.archives import tar_bytes
 
@@ -191,7 +191,7 @@ def test_the_index_is_remembered_until_the_archive_changes(tmp_path: Path) -> No
     first = index_tar(archive, silent)
     assert not reads_again(archive)
     second = index_tar(archive, silent)
-    for name in tars._COLUMNS:
+    for name in [column.name for column in fields(TarIndex)]:
         assert np.array_equal(getattr(first, name), getattr(second, name)), name
         assert getattr(first, name).dtype == getattr(second, name).dtype, name
     status = archive.stat()
