@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from alexkit.errors import UnreadableImage
 from alexkit.images.decode import decode
 from alexkit.images.draws import Rows
+from alexkit.images.duplicates import digest
 from alexkit.images.source import ImageSource
 
 OTHER = "other"
@@ -40,7 +40,8 @@ class Look:
 
     Attributes:
         row: the source's row.
-        digest: of the encoded bytes, 16 bytes; empty if they could not be read.
+        digest: of the encoded bytes (see :func:`~alexkit.images.duplicates.digest`); empty
+            if they could not be read.
         size: of the encoded image, in bytes.
         format: by its first bytes; :data:`OTHER` for the rarer ones and for what is none.
         width, height: pixels, turned as the camera's tag says; 0 if it cannot be decoded.
@@ -65,13 +66,13 @@ def look(source: ImageSource, row: int) -> Look:
         data = source.read(row)
     except UnreadableImage as error:
         return Look(row, b"", 0, OTHER, 0, 0, error.message, "")
-    digest, kind = hashlib.blake2b(data, digest_size=16).digest(), format_of(data)
+    same, kind = digest(data), format_of(data)
     try:
         decoded = decode(data, exif=True)
     except UnreadableImage as error:
-        return Look(row, digest, len(data), kind, 0, 0, error.message, "")
+        return Look(row, same, len(data), kind, 0, 0, error.message, "")
     height, width, _ = decoded.rgb.shape
-    return Look(row, digest, len(data), kind, width, height, "", decoded.remark)
+    return Look(row, same, len(data), kind, width, height, "", decoded.remark)
 
 
 def survey(source: ImageSource, rows: Rows, *, threads: int) -> Iterator[Look]:

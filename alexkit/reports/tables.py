@@ -95,42 +95,61 @@ def duration(seconds: float) -> str:
     return f"{seconds / 86400:.1f} days"
 
 
+KINDS = {
+    "folder": "a folder of images",
+    "list": "a list of images",
+    "ilsvrc": "ImageNet's archives",
+    "webdataset": "WebDataset shards",
+    "datasets": "a Hugging Face dataset",
+    "pack": "a pack",
+}
+"""What each kind of source is called."""
+
+
 def check_table(result: Mapping[str, Any]) -> Table:
     """What a data set holds and how long work on it takes, one fact a row."""
     speed, per_class = result["speed"], result["per_class"]
-    looked, images = result["looked_at"], result["images"]
+    looked, images, compared = result["looked_at"], result["images"], result["compared"]
     splits = [f"{name or 'no split'} {n:,}" for name, n in result["splits"].items()]
     formats = [f"{name} {n:,}" for name, n in result["formats"].items()]
+    of_them = "" if looked == images else f" of the {looked:,} looked at"
+    of_those = "" if compared == images else f" among {compared:,} compared"
     facts = {
-        "kind": result["kind"],
+        "data": KINDS[result["kind"]],
         "images": f"{images:,} ({', '.join(splits)})",
-        "classes": f"{len(per_class):,}",
+        "classes": f"{len(per_class):,}" if per_class else "none: no labels",
     }
     if per_class:
         facts["images a class"] = f"{min(per_class):,} to {max(per_class):,}"
     if looked < images:
         facts["looked at"] = f"{looked:,} images, evenly drawn; --images 0 looks at all"
     facts["formats"] = ", ".join(formats) or "none"
+    if result["kind"] == "pack":
+        facts["formats"] = "raw pixels"
     if result["widths"]:
         corners = zip(result["widths"], result["heights"], strict=True)
         least, middle, most = (f"{w} × {h}" for w, h in corners)
         facts["pixels"] = f"{middle} in the middle, from {least} to {most}"
     facts |= {
-        "size": f"{size(round(result['bytes'] * images / max(looked, 1)))} encoded",
-        "bad": f"{len(result['bad']):,}",
-        "repaired or converted": f"{len(result['repaired']):,}",
-        "duplicates": f"{len(result['duplicates']):,}",
-        "loading": f"{speed['loading']:,.0f} images/s with {speed['threads']} threads",
+        "size on disk": size(round(result["bytes"] * images / max(looked, 1))),
+        "cannot be decoded": f"{len(result['bad']):,}{of_them}",
+        "repaired or converted": f"{len(result['repaired']):,}{of_them}",
+        "same bytes twice": f"{len(result['duplicates']):,}{of_those}",
+        "reading, decoding": (
+            f"{speed['loading']:,.0f} images/s with {speed['threads']} threads"
+        ),
     }
     if speed["epoch_seconds"] is not None:
         told = f"{duration(speed['epoch_seconds'])} ({speed['model']}, {speed['device']})"
-        facts["an epoch"] = told
+        facts["an epoch of train"] = told
     facts["features of all"] = (
         f"{duration(speed['features_seconds'])}, {size(speed['features_bytes'])} for fc7"
+        f" ({speed['model']}, {speed['device']})"
     )
-    facts["a pack of all"] = (
-        f"{duration(speed['pack_seconds'])}, {size(speed['pack_bytes'])} raw"
-    )
+    if result["kind"] != "pack":
+        facts["a pack of all"] = (
+            f"{duration(speed['pack_seconds'])}, {size(speed['pack_bytes'])} on disk"
+        )
     return facts_table(facts)
 
 

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from alexkit.cli.app import run
+from alexkit.images.duplicates import equal_rows
 from alexkit.images.folder import open_folder
 from alexkit.images.opening import open_source
 from alexkit.images.survey import survey
@@ -26,7 +27,8 @@ CLEAN = {"train/ant": 3, "train/bee": 3, "val/ant": 2, "val/bee": 2}
 def findings(data: Path) -> list[Finding]:
     source = open_source(data)
     looks = list(survey(source, np.arange(len(source)), threads=2))
-    return traps(source, looks, fraction=0.1, seed=0)
+    same = equal_rows((look.row, look.digest) for look in looks if look.digest)
+    return traps(source, looks, same, fraction=0.1, seed=0)
 
 
 def the_one(data: Path) -> Finding:
@@ -188,6 +190,11 @@ class TestTraps:
     def test_one_level_too_high(self, tmp_path: Path) -> None:
         photos_in(tmp_path / "one", {"data/ant": 3, "data/bee": 3})
         assert any("one class only, 'data'" in text for text in wrong(tmp_path / "one"))
+        (one,) = [found for found in findings(tmp_path / "one") if found.wrong]
+        assert one.hint == f"name {tmp_path}/one/data"
+        photos_in(tmp_path / "three", {f"data/{split}/ant": 2 for split in ("train", "val")})
+        (one,) = [found for found in findings(tmp_path / "three") if found.wrong]
+        assert one.hint == f"name {tmp_path}/three/data"
         photos_in(tmp_path / "two", {f"{x}/{y}": 2 for x in "pq" for y in ("ant", "bee")})
         assert wrong(tmp_path / "two") == [
             "every class folder holds 2 folders ('ant', 'bee') and no image"
@@ -247,7 +254,7 @@ class TestTraps:
         photos_in(tmp_path, CLEAN)
         tags = Image.Exif()
         tags[0x0112] = 6
-        Image.new("RGB", (9, 5)).save(tmp_path / "train/ant/turned.jpg", exif=tags)
+        Image.new("RGB", (90, 70)).save(tmp_path / "train/ant/turned.jpg", exif=tags)
         found = the_one(tmp_path)
         assert not found.wrong
         assert found.text == "1 photo says which way it was held (EXIF)"
@@ -265,6 +272,94 @@ class TestTraps:
             (tmp_path / name).parent.mkdir(exist_ok=True)
             (tmp_path / name).write_text(name)
         assert wrong(tmp_path) == ["no image can be decoded"]
+
+    @pytest.mark.parametrize(
+        ("names", "told"),
+        [
+            (("Daisy", "daisy"), "'Daisy' and 'daisy' differ only in case"),
+            (("daisy", "daisy "), "'daisy' and 'daisy ' differ only in case, spaces"),
+            (("caf\u00e9", "cafe\u0301"), r"'cafe\u0301' and 'caf\xe9' differ only in the enc"),
+        ],
+    )
+    def test_class_names_that_read_the_same(
+        self, tmp_path: Path, names: tuple[str, str], told: str
+    ) -> None:
+        photos_in(tmp_path, {**dict.fromkeys(names, 2), "tulip": 2, "rose": 2})
+        if len(list(tmp_path.iterdir())) < 4:
+            pytest.skip("this file system takes the two names for one")
+        found = the_one(tmp_path)
+        assert found.wrong
+        assert told in found.text
+
+    def test_letters_are_classes_in_both_cases(self, tmp_path: Path) -> None:
+        photos_in(tmp_path, {"a": 2, "A": 2})
+        assert findings(tmp_path) == []
+
+    def test_one_photo_of_a_class(self, tmp_path: Path) -> None:
+        found = the_one(photos_in(tmp_path, {"ant": 3, "bee": 3, "wasp": 1}))
+        assert not found.wrong
+        assert found.text == "1 class ('wasp') with one photo to learn from"
+
+    @pytest.mark.parametrize(("many", "told"), [(19, False), (20, True)])
+    def test_classes_of_very_different_sizes(
+        self, tmp_path: Path, many: int, told: bool
+    ) -> None:
+        found = findings(photos_in(tmp_path, {"train/ant": many, "train/bee": 2, "val/ant": 1}))
+        texts = ["'ant' has 20 photos to learn from, 'bee' has 2"] if told else []
+        assert [one.text for one in found if "to learn" in one.text] == texts
+        assert not any(one.wrong for one in found)
+
+    def test_tiny_images(self, tmp_path: Path) -> None:
+        photos_in(tmp_path, CLEAN)
+        for side in (63, 64):
+            Image.new("RGB", (200, side)).save(tmp_path / f"train/ant/x{side}.jpg")
+        found = the_one(tmp_path)
+        assert not found.wrong
+        assert found.text == (
+            "1 image with a side below 64 pixels, e.g. train/ant/x63.jpg: 200 × 63"
+        )
+
+    def test_a_gif_among_photos(self, tmp_path: Path) -> None:
+        photos_in(tmp_path, CLEAN)
+        Image.new("RGB", (90, 90)).save(tmp_path / "train/bee/missing.gif")
+        found = the_one(tmp_path)
+        assert not found.wrong
+        assert found.text == "1 GIF among photos, e.g. train/bee/missing.gif"
+
+    def test_validation_images_without_labels(self, tmp_path: Path) -> None:
+        photos_in(tmp_path, {"train/ant": 3, "train/bee": 3, "val": 2})
+        first, *others = findings(tmp_path)
+        assert first.wrong
+        assert first.text == "none of the 2 images in val has a label"
+        assert "devkit" in first.hint
+        assert not any(one.wrong for one in others)
+        (tmp_path / "val").rename(tmp_path / "test")
+        assert wrong(tmp_path) == []
+
+    def test_a_photo_in_two_splits_and_two_classes(self, tmp_path: Path) -> None:
+        photos_in(tmp_path, CLEAN)
+        shutil.copy(tmp_path / "train/ant/photo000.jpg", tmp_path / "val/bee/other.jpg")
+        assert wrong(tmp_path) == [
+            f"1 image in more than one {what}, e.g. train/ant/photo000.jpg = val/bee/other.jpg"
+            for what in ("split", "class")
+        ]
+
+    def test_a_copy_that_may_be_held_out(self, tmp_path: Path) -> None:
+        photos_in(tmp_path, {"ant": 3, "bee": 3})
+        shutil.copy(tmp_path / "ant/photo000.jpg", tmp_path / "ant/other.jpg")
+        found = the_one(tmp_path)
+        assert not found.wrong
+        assert "may be held out" in found.hint
+
+    def test_links_in_circles_and_files_that_are_no_images(self, tmp_path: Path) -> None:
+        photos_in(tmp_path, CLEAN)
+        (tmp_path / "train/ant/again").symlink_to(tmp_path / "train")
+        (tmp_path / "train/bee/Thumbs.db").write_bytes(b"x")
+        (tmp_path / "train/bee/notes.txt").write_text("x")
+        assert [(one.wrong, one.text) for one in findings(tmp_path)] == [
+            (False, "2 files not named like images left out: .db 1, .txt 1"),
+            (False, "1 link ('train/ant/again') to a folder above not followed"),
+        ]
 
     def test_what_the_source_noted_is_passed_on(self, tmp_path: Path) -> None:
         photos_in(tmp_path, dict.fromkeys(("1", "2", "10"), 2))
