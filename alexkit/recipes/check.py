@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -88,25 +89,54 @@ def run(options: CheckOptions, report: Reporter) -> dict[str, Any]:
     if options.out is not None:
         _make_room(options.out, options.overwrite)
     threads = decode_threads(options.workers)
-    rows = _sample(len(source), options.images)
     # First, while the files are as cold as they will be.
-    loading = _loading_rate(source, rows, threads)
+    loading = _loading_rate(source, _sample(len(source), options.images), threads)
     ledger = Ledger(options.out, strict=options.strict, report=report)
-    looks = _survey(source, rows, threads, ledger, report)
-    same = _duplicates(source, looks, threads, report)
-    findings = traps(source, looks, same.groups, fraction=HOLD_OUT, seed=options.seed)
+    found = examine(
+        source,
+        images=options.images,
+        seed=options.seed,
+        threads=threads,
+        ledger=ledger,
+        report=report,
+    )
     return {
-        **_contents(source),
-        **_images(source, looks),
-        "duplicates": [[source.record(row).path for row in rows] for rows in same.groups],
-        "compared": same.compared,
-        "findings": [dataclasses.asdict(finding) for finding in findings],
+        **found,
         "speed": {
             "model": MODEL,
             "device": str(device),
             "threads": threads,
             **_times(source, Rates(loading, *_compute_rates(device)), device, options.seed),
         },
+    }
+
+
+def examine(
+    source: ImageSource,
+    *,
+    images: int,
+    seed: int,
+    threads: int,
+    ledger: Ledger,
+    report: Reporter,
+) -> dict[str, Any]:
+    """What :func:`run` returns but for ``speed``.
+
+    Args:
+        images: how many to decode, 0 = all.
+        seed: with which training would hold images out.
+        threads: that decode.
+        ledger: is told each bad and each repaired image.
+    """
+    looks = _survey(source, _sample(len(source), images), threads, ledger, report)
+    same = _duplicates(source, looks, threads, report)
+    findings = traps(source, looks, same.groups, fraction=HOLD_OUT, seed=seed)
+    return {
+        **_contents(source),
+        **_images(source, looks),
+        "duplicates": [[source.record(row).path for row in rows] for rows in same.groups],
+        "compared": same.compared,
+        "findings": [dataclasses.asdict(finding) for finding in findings],
     }
 
 
@@ -125,8 +155,10 @@ def raise_if_wrong(result: dict[str, Any]) -> None:
     wrong = [Finding(**finding) for finding in result["findings"] if finding["wrong"]]
     if wrong:
         more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+        root = result["root"]
+        text = re.sub(f"^{re.escape(root)} ", "it ", wrong[0].text)
         raise DataError(
-            f"training on {result['root']} would be wrong: {wrong[0].text}{more}",
+            f"training on {root} would be wrong: {text}{more}",
             hint=wrong[0].hint,
         )
 

@@ -279,7 +279,7 @@ def _unreadable(source: ImageSource, looks: Sequence[Look]) -> list[Finding]:
     first = bad[0]
     text = f"{counted(len(bad), 'image')} cannot be decoded, e.g. "
     text += f"{source.record(first.row).path}: {first.reason}"
-    hint = "training leaves them out, features keep their rows as NaN"
+    hint = "training leaves them out, features keep their rows as NaN; --out F.csv lists them"
     return [*found, Finding(False, text, hint)]
 
 

@@ -120,7 +120,7 @@ def check_table(result: Mapping[str, Any]) -> Table:
         "classes": f"{len(per_class):,}" if per_class else "none: no labels",
     }
     if per_class:
-        facts["images a class"] = f"{min(per_class):,} to {max(per_class):,}"
+        facts["images a class"] = _from_to(f"{min(per_class):,}", f"{max(per_class):,}")
     if looked < images:
         facts["looked at"] = f"{looked:,} images, evenly drawn; --images 0 looks at all"
     facts["formats"] = ", ".join(formats) or "none"
@@ -129,7 +129,7 @@ def check_table(result: Mapping[str, Any]) -> Table:
     if result["widths"]:
         corners = zip(result["widths"], result["heights"], strict=True)
         least, middle, most = (f"{w} × {h}" for w, h in corners)
-        facts["pixels"] = f"{middle} in the middle, from {least} to {most}"
+        facts["pixels"] = least if least == most else f"{middle} (median), {least} to {most}"
     facts |= {
         "size on disk": size(round(result["bytes"] * images / max(looked, 1))),
         "cannot be decoded": f"{len(result['bad']):,}{of_them}",
@@ -150,7 +150,13 @@ def check_table(result: Mapping[str, Any]) -> Table:
         facts["a pack of all"] = (
             f"{duration(speed['pack_seconds'])}, {size(speed['pack_bytes'])} on disk"
         )
+    wrong = any(finding["wrong"] for finding in result["findings"])
+    facts["to train on"] = "WRONG as it is, see below" if wrong else "good"
     return facts_table(facts)
+
+
+def _from_to(least: str, most: str) -> str:
+    return least if least == most else f"{least} to {most}"
 
 
 def findings_table(findings: Sequence[Mapping[str, Any]]) -> Table:
