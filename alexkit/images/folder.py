@@ -257,7 +257,7 @@ class _Walk:
                     name = entry.name
                     if self.apart and _join(folder, name) in self.apart:
                         continue
-                    if name.endswith(INDEX_SUFFIX):
+                    if INDEX_SUFFIX in name:
                         continue
                     if name.startswith(".") or name in _NOT_DATA:
                         self.hidden += 1

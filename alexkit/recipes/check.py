@@ -28,7 +28,7 @@ from alexkit.images.duplicates import Duplicates, equal_rows, find_duplicates
 from alexkit.images.opening import open_source
 from alexkit.images.preprocess import Preprocess
 from alexkit.images.source import NO_LABEL, SPLITS, ImageSource, SizedSource
-from alexkit.images.survey import Look, survey
+from alexkit.images.survey import Look, look, survey
 from alexkit.models.zoo import load_backbone
 from alexkit.recipes.devices import decode_threads, one_device
 from alexkit.recipes.inputs import holdout
@@ -175,12 +175,12 @@ def _survey(
 ) -> list[Look]:
     began, looks = time.monotonic(), []
     report(StageStarted(STAGE, len(rows), "images"))
-    for look in survey(source, rows, threads=threads):
-        looks.append(look)
-        if look.reason:
-            ledger.add(source.record(look.row).path, look.reason, NOT_USABLE)
-        elif look.remark:
-            ledger.add_used(source.record(look.row).path, look.remark)
+    for one in survey(source, rows, threads=threads):
+        looks.append(one)
+        if one.reason:
+            ledger.add(source.record(one.row).path, one.reason, NOT_USABLE)
+        elif one.remark:
+            ledger.add_used(source.record(one.row).path, one.remark)
         report(StageAdvanced(STAGE, len(looks)))
     report(StageFinished(STAGE, len(looks), time.monotonic() - began))
     return looks
@@ -189,13 +189,19 @@ def _survey(
 def _duplicates(
     source: ImageSource, looks: Sequence[Look], threads: int, report: Reporter
 ) -> Duplicates:
-    """Among all images where sizes tell most of them apart, else among those looked at."""
-    known = {look.row: look.digest for look in looks if look.digest}
-    if len(looks) < len(source) and isinstance(source, SizedSource):
-        return find_duplicates(
-            source, known=known, threads=threads, seconds=COMPARING_SECONDS, report=report
-        )
-    return Duplicates(equal_rows(known.items()), len(looks))
+    """Among all images where sizes tell most of them apart, else among those looked at.
+
+    Files that are no images are left out: one error page in two classes misleads nobody.
+    """
+    if len(looks) == len(source) or not isinstance(source, SizedSource):
+        good = ((one.row, one.digest) for one in looks if not one.reason)
+        return Duplicates(equal_rows(good), len(looks))
+    known = {one.row: one.digest for one in looks if one.digest}
+    found = find_duplicates(
+        source, known=known, threads=threads, seconds=COMPARING_SECONDS, report=report
+    )
+    images = [rows for rows in found.groups if not look(source, rows[0]).reason]
+    return Duplicates(images, found.compared)
 
 
 def _contents(source: ImageSource) -> dict[str, Any]:
@@ -214,13 +220,13 @@ def _contents(source: ImageSource) -> dict[str, Any]:
 
 
 def _images(source: ImageSource, looks: Sequence[Look]) -> dict[str, Any]:
-    good = [look for look in looks if not look.reason]
-    sides = np.array([(look.width, look.height) for look in good]).reshape(-1, 2)
+    good = [one for one in looks if not one.reason]
+    sides = np.array([(one.width, one.height) for one in good]).reshape(-1, 2)
     quantiles = np.quantile(sides, (0, 0.5, 1), axis=0).astype(int) if good else sides
     return {
         "looked_at": len(looks),
-        "bytes": sum(look.size for look in looks),
-        "formats": dict(Counter(look.format for look in looks if look.digest).most_common()),
+        "bytes": sum(one.size for one in looks),
+        "formats": dict(Counter(one.format for one in looks if one.digest).most_common()),
         "widths": [int(w) for w, _ in quantiles],
         "heights": [int(h) for _, h in quantiles],
         "bad": {source.record(k.row).path: k.reason for k in looks if k.reason},

@@ -223,7 +223,9 @@ def _sizes_of_classes(source: ImageSource) -> list[Finding]:
     found = []
     if single := [source.classes[label] for label in there[counts[there] == 1]]:
         text = f"{counted(len(single), 'class', single)} with one photo to learn from"
-        found.append(Finding(False, text, "without a split it cannot be judged; add photos"))
+        judged = source.splits.any()
+        hint = "add photos" if judged else "it cannot be judged; add photos, or a val folder"
+        found.append(Finding(False, text, hint))
     most, least = there[counts[there].argmax()], there[counts[there].argmin()]
     if counts[most] >= MANY_TIMES * counts[least]:
         text = (

@@ -182,6 +182,25 @@ def test_the_same_photos_are_the_same_findings(
         assert reason == "not an image but an HTML page"
 
 
+@pytest.mark.parametrize("images", [0, 1, 3])
+def test_the_same_error_page_in_two_places_is_no_image_twice(
+    photos: Photos, tmp_path: Path, images: int
+) -> None:
+    for files, name in (
+        (photos["train"], "n01440764/a.JPEG"),
+        (photos["val"], "n02119789/b.JPEG"),
+    ):
+        files[name] = BROKEN
+    source = open_source(tree(tmp_path, photos))
+    ledger = Ledger(None, strict=False, report=silent)
+    result = check.examine(
+        source, images=images, seed=0, threads=1, ledger=ledger, report=silent
+    )
+    ((first, second),) = result["duplicates"]
+    assert (first[:6], second[:4]) == ("train/", "val/")
+    assert (tmp_path / first).read_bytes() == (tmp_path / second).read_bytes() != BROKEN
+
+
 def test_how_many_were_compared_is_on_the_screen(
     photos: Photos, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
