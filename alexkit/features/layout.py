@@ -9,7 +9,8 @@
     /rows/reason            (N) UTF-8, why a row has status 2 or 3
     /classes                (K) UTF-8, index = label
 
-Rows with status ≠ 1 hold NaN. What is written while a run goes on has a fixed length and a
+Rows with status ≠ 1 hold NaN. Text that is plain ASCII is tagged so and has a fixed
+length (see :func:`text_type`). What is written while a run goes on has a fixed length and a
 fixed place (contiguous, allocated when the file is made), in HDF5's oldest file version: no
 structure of the file ever changes after :func:`write_skeleton`, so a kill cannot break one.
 """
@@ -19,7 +20,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import IntEnum
@@ -52,11 +53,12 @@ DTYPES: dict[FeatureDtype, np.dtype[Any]] = {
 }
 LABEL_DTYPE = np.dtype("<i4")
 STATUS_DTYPE = np.dtype("u1")
-TEXT = h5py.string_dtype("utf-8")
-SPLIT_TEXT = h5py.string_dtype("utf-8", max(len(split.value) for split in SPLITS))
+LONGEST_FIXED_TEXT = 255
+"""Bytes; a column with a longer text in it has variable length, for the room it takes."""
+SPLIT_TEXT = h5py.string_dtype("ascii", max(len(split.value) for split in SPLITS))
 REASON_BYTES = 200
 """Room of a reason; a file system that knows holes stores only those of bad rows."""
-REASON_TEXT = h5py.string_dtype("utf-8", REASON_BYTES)
+REASON_TEXT = h5py.string_dtype("ascii", REASON_BYTES)
 
 PROVENANCE_ROOM = 2048
 """Bytes kept free behind the provenance, for what is known only at the end."""
@@ -74,6 +76,8 @@ H5PY_ERRORS = (
 )
 """h5py has no exception of its own: a missing name is a KeyError, a truncated file an
 OSError, an unknown type a TypeError, a damaged heap a RuntimeError, and so on."""
+NO_LOCK = "unable to lock file"
+"""In what HDF5 says (``H5FDsec2.c``) when ``flock`` fails; the errno tells why."""
 BLOCK_BYTES = 4 * 2**20
 """How much is written, or read, at a time."""
 
@@ -163,8 +167,21 @@ def stored_text(text: str) -> str:
 
 
 def stored_reason(text: str) -> bytes:
-    """``text`` cut to the room a reason has, at a character."""
-    return stored_text(text).encode()[:REASON_BYTES].decode("utf-8", "ignore").encode()
+    """``text`` in plain ASCII, other characters escaped, cut to the room a reason has."""
+    return stored_text(text).encode("ascii", "backslashreplace")[:REASON_BYTES]
+
+
+def text_type(texts: Sequence[bytes]) -> Any:
+    """The HDF5 type for a column of UTF-8 texts.
+
+    Octave's ``load`` gives up at a text that is tagged as UTF-8 or of variable length, and
+    reads nothing after it. Most names are plain ASCII, which is UTF-8 too, and short: those
+    get a fixed length and the tag that every reader knows.
+    """
+    longest = max(map(len, texts), default=0)
+    encoding = "ascii" if all(map(bytes.isascii, texts)) else "utf-8"
+    fixed = encoding == "ascii" and longest <= LONGEST_FIXED_TEXT
+    return h5py.string_dtype(encoding, max(longest, 1) if fixed else None)
 
 
 def not_finite(layer: str, worst: float, dtype: np.dtype[Any]) -> str:
@@ -231,14 +248,20 @@ def _describe(file: h5py.File, plan: Plan) -> None:
     file.attrs.create(
         "provenance", provenance.ljust(room), dtype=h5py.string_dtype("utf-8", room)
     )
-    file.create_dataset(PATH, data=[stored_text(p) for p in rows.paths], dtype=TEXT)
+    _texts(file, PATH, rows.paths)
     file.create_dataset(LABEL, data=rows.labels, dtype=LABEL_DTYPE)
     words = np.array([split.value.encode() for split in SPLITS], SPLIT_TEXT)
     file.create_dataset(SPLIT, data=words[rows.splits], dtype=SPLIT_TEXT)
-    names = [stored_text(name) for name in plan.classes]
-    file.create_dataset(CLASSES, shape=(len(names),), data=names or None, dtype=TEXT)
+    _texts(file, CLASSES, plan.classes)
     file.create_dataset(STATUS, shape=(count,), dtype=STATUS_DTYPE, dcpl=_placed_at_once())
     file.create_dataset(REASON, shape=(count,), dtype=REASON_TEXT, dcpl=_placed_at_once())
+
+
+def _texts(file: h5py.File, name: str, texts: Sequence[str]) -> None:
+    stored = [stored_text(text).encode() for text in texts]
+    kind = text_type(stored)
+    data = np.array(stored, kind) if stored else None
+    file.create_dataset(name, shape=(len(stored),), data=data, dtype=kind)
 
 
 def _layer(file: h5py.File, name: str, plan: Plan) -> tuple[int, int]:
@@ -292,12 +315,21 @@ def writing(path: Path) -> Iterator[None]:
 def opened(path: Path, mode: str) -> h5py.File:
     """Opens an HDF5 file that should be there, and locks it where the file system can.
 
+    Where it cannot (NFS without its lock daemon, say), a file is read without a lock: a
+    finished file never changes, and in an unfinished one a row says when it is whole.
+
     Raises:
         DataError: there is no such file, or it is not ours to read.
-        UsageError: another process has it open for writing, or it cannot be locked.
+        UsageError: another process has it open for writing, or it is to be written and
+            cannot be locked.
     """
     try:
-        return h5py.File(path, mode, locking="best-effort")
+        try:
+            return h5py.File(path, mode, locking="best-effort")
+        except OSError as error:
+            if mode != "r" or isinstance(error, BlockingIOError) or NO_LOCK not in str(error):
+                raise
+            return h5py.File(path, mode, locking=False)
     except FileNotFoundError:
         unfinished = partial_path(path)
         hint = (
@@ -316,7 +348,7 @@ def opened(path: Path, mode: str) -> h5py.File:
             hint="give the name of a feature file that you may read",
         ) from None
     except OSError as error:
-        if "unable to lock file" in str(error):
+        if NO_LOCK in str(error):
             raise UsageError(
                 f"{path} cannot be locked by its file system",
                 hint="set HDF5_USE_FILE_LOCKING=FALSE if no other process uses the file",

@@ -93,14 +93,15 @@ class FeatureStore:
         self._check(bool(in_range.all()), "a label has no class")
 
     @classmethod
-    def open(cls, path: Path) -> FeatureStore:
-        """Opens a feature file, complete or not, for reading.
+    def open(cls, path: Path | str) -> FeatureStore:
+        """Opens a feature file, complete or not, for reading; only the row tables are read.
 
         Raises:
             DataError: there is no such file, or it cannot be read.
             UsageError: it is being written.
             DamagedFile: truncated, edited, foreign, or of another format version.
         """
+        path = Path(path)
         with reading(path):
             file = opened(path, "r")
             try:

@@ -6,6 +6,7 @@ import json
 import os
 from typing import TYPE_CHECKING
 
+import h5py
 import numpy as np
 import pytest
 
@@ -17,6 +18,7 @@ from alexkit.features.layout import (
     provenance_text,
     stored_reason,
     stored_text,
+    text_type,
 )
 from alexkit.features.store import FeatureStore
 from alexkit.images.source import ImageRecord
@@ -87,14 +89,23 @@ def test_odd_paths_classes_and_reasons_do_not_stop_the_writing(example: Example)
         assert store.paths == ("caf\\udce9\\udcff/\x01\n.jpg", "写真.jpg")
         assert store.classes == (store.paths[0], "b\\x00")
         assert store.provenance["data"] == odd
-        assert store.reasons[0].startswith(store.paths[0] + "\\x00é")
-        assert store.reasons[0].endswith("é")
+        assert store.reasons[0].startswith(store.paths[0] + "\\x00\\xe9")
 
 
-def test_a_reason_is_cut_at_a_character() -> None:
-    assert stored_reason(REASON_BYTES * "a" + "b").decode() == REASON_BYTES * "a"
-    cut = stored_reason("a" + REASON_BYTES * "é").decode()
-    assert cut == "a" + (REASON_BYTES // 2 - 1) * "é"
+def test_a_reason_is_plain_ascii_and_cut() -> None:
+    assert stored_reason(REASON_BYTES * "a" + "b") == REASON_BYTES * b"a"
+    assert stored_reason("größer") == b"gr\\xf6\\xdfer"
+
+
+def test_plain_text_gets_a_type_that_every_reader_knows() -> None:
+    def told(*texts: str) -> tuple[str, int | None]:
+        info = h5py.check_string_dtype(text_type([text.encode() for text in texts]))
+        return info.encoding, info.length
+
+    assert told("a.jpg", "bc/d.jpg") == ("ascii", 8)
+    assert told("a.jpg", "größer.jpg") == ("utf-8", None)
+    assert told("a.jpg", "b" * 300) == ("ascii", None)
+    assert told("", "") == told() == ("ascii", 1)
 
 
 def test_the_reason_names_the_layer_and_the_number() -> None:

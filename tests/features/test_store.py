@@ -120,8 +120,10 @@ class TestTheFormat:
             assert file["rows/label"].dtype == np.dtype("<i4")
             assert file["rows/status"].dtype == np.dtype("u1")
             assert file["rows/status"][[0, 3, 17]].tolist() == [1, 2, 3]
-            for name in ("rows/path", "rows/split", "rows/reason", "classes"):
+            for name in ("rows/path", "classes"):
                 assert h5py.check_string_dtype(file[name].dtype).encoding == "utf-8"
+            for name, length in (("rows/split", 5), ("rows/reason", 200)):
+                assert h5py.check_string_dtype(file[name].dtype) == ("ascii", length)
             assert file["rows/path"].asstr()[1] == "klasse/Bild 1 – größer.jpg"
             assert set(file["rows/split"].asstr()[:]) == {"", "train", "val", "test"}
             assert file["rows/reason"].asstr()[3] == "broken data stream"
