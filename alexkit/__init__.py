@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from alexkit.images.opening import open_source
     from alexkit.images.preprocess import Preprocess
     from alexkit.models.zoo import Backbone, load_backbone
+    from alexkit.recipes.api import extract
 
 __version__ = "0.1.0"
 
@@ -22,6 +23,7 @@ __all__ = [
     "FeatureStore",
     "Preprocess",
     "__version__",
+    "extract",
     "load_backbone",
     "open_source",
 ]
@@ -30,6 +32,7 @@ _HOMES = {
     "Backbone": "alexkit.models.zoo",
     "FeatureStore": "alexkit.features.store",
     "Preprocess": "alexkit.images.preprocess",
+    "extract": "alexkit.recipes.api",
     "load_backbone": "alexkit.models.zoo",
     "open_source": "alexkit.images.opening",
 }

@@ -14,7 +14,18 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from alexkit import __version__
-from alexkit.cli import check, demo, doctor, evaluate, features, finetune, info, pack, train
+from alexkit.cli import (
+    check,
+    demo,
+    doctor,
+    evaluate,
+    export,
+    features,
+    finetune,
+    info,
+    pack,
+    train,
+)
 from alexkit.cli.command import add_command
 from alexkit.cli.console import shown
 from alexkit.errors import AlexkitError, OutOfMemory, OutOfSpace, UsageError
@@ -47,6 +58,7 @@ add_command(app, "eval", options.EvalOptions, evaluate.act)
 add_command(app, "check", options.CheckOptions, check.act)
 add_command(app, "pack", options.PackOptions, pack.act)
 add_command(app, "info", options.InfoOptions, info.act)
+add_command(app, "export", options.ExportOptions, export.act)
 add_command(app, "doctor", options.DoctorOptions, doctor.act)
 add_command(app, "demo", options.DemoOptions, demo.act)
 

@@ -7,6 +7,7 @@ is shown as data: markup is off and control characters are escaped.
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import json
 import math
@@ -51,6 +52,8 @@ PLAIN_LINE_SECONDS = 10.0
 SHOWN_BAD_IMAGES = 5
 """After this many lines about bad images a person has understood; the ledger has them all."""
 
+SHOWN_ROWS = 1000
+"""A terminal keeps little more, and laying out a million rows takes minutes."""
 
 NUMERIC = re.compile(r"[-–]?[\d.,]*( [%± ]|$)")
 
@@ -269,6 +272,17 @@ class Console:
         """A line of the result, on stdout."""
         if not self._json:
             sys.stdout.write(shown(text) + "\n")
+
+    def rows(self, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Many rows of the result, on stdout: CSV in a pipe, on a terminal the first ones."""
+        if self._json:
+            return
+        if not sys.stdout.isatty():
+            csv.writer(sys.stdout, lineterminator="\n").writerows([header, *rows])
+            return
+        self.table(header, rows[:SHOWN_ROWS])
+        if len(rows) > SHOWN_ROWS:
+            self.line(f"{len(rows) - SHOWN_ROWS:,} more rows: in a pipe or a file they are CSV")
 
     def table(
         self, header: Sequence[str], rows: Iterable[Sequence[str]], title: str = ""

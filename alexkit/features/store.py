@@ -184,6 +184,10 @@ class FeatureStore:
             bad = np.flatnonzero(self.status >= Status.UNREADABLE)
             return {int(row): str(texts[row]) for row in bad}
 
+    def nbytes(self, layer: str) -> int:
+        """Bytes that all rows of a layer take."""
+        return len(self) * int(np.prod(self.layers[layer])) * self.dtype.itemsize
+
     def rows(self, split: str | None = None, *, labelled: bool = False) -> Rows:
         """The rows that have features, ascending; int64.
 

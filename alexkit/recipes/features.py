@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
+from alexkit.choices import FeatureDtype
 from alexkit.errors import DataError
 from alexkit.events import (
     Reporter,
@@ -17,11 +23,11 @@ from alexkit.events import (
     StageFinished,
     StageStarted,
 )
-from alexkit.features.extract import extract
+from alexkit.features.extract import FeatureBatch, extract
 from alexkit.features.layout import RowTable
 from alexkit.features.store import FeatureStore
 from alexkit.features.writer import FeatureWriter
-from alexkit.images.batches import read_batches
+from alexkit.images.batches import Batch, read_batches
 from alexkit.images.source import ImageSource
 from alexkit.models.zoo import Backbone
 from alexkit.recipes.devices import decode_threads, one_device
@@ -85,7 +91,7 @@ def run(options: FeaturesOptions, report: Reporter) -> dict[str, Any]:
                 classes=source.classes,
                 layers={layer: shapes[layer] for layer in layers},
                 dtype=options.dtype,
-                provenance=_provenance(options, source, backbone, layers, device),
+                provenance=_provenance(options, data, source, backbone, layers, device),
                 overwrite=options.overwrite,
             )
         )
@@ -129,7 +135,6 @@ def _fill(
     Raises:
         Interrupted: by a signal, after the batch at hand was written.
     """
-    preprocess = backbone.preprocess
     kind = device.type
     batch_size = settled(
         "batch size", options.batch_size, BATCH_SIZE[kind], f"for {kind}", report
@@ -138,21 +143,16 @@ def _fill(
     done, began = len(source) - len(pending), time.monotonic()
     for row, reason in writer.problems().items():
         ledger.add(source.record(row).path, reason, NO_FEATURES)
-    batches = read_batches(
+    found = feature_batches(
         source,
         pending,
-        preprocess.square,
-        batch_size=batch_size,
-        threads=decode_threads(options.workers),
-        exif=preprocess.exif,
-    )
-    found = extract(
-        backbone.net,
-        ledger.watch(batches),
+        backbone,
         layers,
-        normalise=preprocess.normalise,
         device=device,
         dtype=options.dtype,
+        batch_size=batch_size,
+        workers=options.workers,
+        watch=ledger.watch,
     )
     with stop_requests() as stop:
         report(StageStarted(STAGE, len(source), "images", done))
@@ -168,8 +168,53 @@ def _fill(
     report(StageFinished(STAGE, done, time.monotonic() - began))
 
 
+def feature_batches(
+    source: ImageSource,
+    rows: npt.NDArray[np.int64],
+    backbone: Backbone,
+    layers: list[str],
+    *,
+    device: torch.device,
+    dtype: FeatureDtype,
+    batch_size: int,
+    workers: int | None,
+    watch: Callable[[Iterable[Batch]], Iterable[Batch]] = iter,
+) -> Iterator[FeatureBatch]:
+    """Features of some rows: what ``features`` writes, and ``info --verify`` compares with.
+
+    Args:
+        rows: (n) int64, in the order wanted.
+        backbone: on its device already.
+        layers: as :meth:`Backbone.resolve_layers <alexkit.models.zoo.Backbone.resolve_layers>`
+            gives them.
+        workers: decode threads; None is one a core.
+        watch: hears of every batch before it is computed, and passes it on.
+
+    Raises:
+        OutOfMemory: a batch does not fit into the device's memory.
+    """
+    preprocess = backbone.preprocess
+    batches = read_batches(
+        source,
+        rows,
+        preprocess.square,
+        batch_size=batch_size,
+        threads=decode_threads(workers),
+        exif=preprocess.exif,
+    )
+    return extract(
+        backbone.net,
+        watch(batches),
+        layers,
+        normalise=preprocess.normalise,
+        device=device,
+        dtype=dtype,
+    )
+
+
 def _provenance(
     options: FeaturesOptions,
+    data: Path,
     source: ImageSource,
     backbone: Backbone,
     layers: list[str],
@@ -187,12 +232,17 @@ def _provenance(
         },
         "versions": versions(),
         "model": backbone.spec.name,
-        "weights": {"source": backbone.source, "sha256": backbone.sha256},
+        "weights": {"source": _found_again(backbone.source), "sha256": backbone.sha256},
         "layers": layers,
         "preprocessing": backbone.preprocess.to_record() | {"views": "center"},
-        "data": {"root": source.root, "kind": source.kind},
+        "data": {"root": source.root, "kind": source.kind, "path": os.path.abspath(data)},
         "dtype": options.dtype.value,
         "device": str(device),
         "command_line": sys.argv[1:],
         "started": now(),
     }
+
+
+def _found_again(source: str) -> str:
+    """A weight file's path from anywhere; random weights as they are told."""
+    return os.path.abspath(source) if os.path.isfile(source) else source

@@ -11,15 +11,18 @@ import numpy as np
 
 from alexkit.errors import DamagedFile, DataError, UsageError
 from alexkit.events import Reporter, StageAdvanced, StageFinished, StageStarted, silent
-from alexkit.features.layout import Status
+from alexkit.features.layout import partial_path
 from alexkit.features.store import FeatureStore
 from alexkit.images.pack import SUFFIX, is_pack
 from alexkit.images.pack import Status as PackStatus
 from alexkit.images.packed import PackSource, open_pack
 from alexkit.models.specs import detect_models
 from alexkit.models.weights import file_sha256, read_state
+from alexkit.recipes.features import FILE_SUFFIXES
 from alexkit.recipes.options import InfoOptions
 from alexkit.recipes.run_dir import RECORD, read_record
+from alexkit.recipes.verify import verify
+from alexkit.reports.features import feature_record, row_records
 from alexkit.reports.tables import size
 
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -31,39 +34,62 @@ Facts = dict[str, dict[str, Any]]
 """Title of a block, then its names and values."""
 
 
-def run(options: InfoOptions, report: Reporter = silent) -> Facts:
-    """The facts about ``options.path``.
+def run(options: InfoOptions, report: Reporter = silent) -> dict[str, Any]:
+    """The facts about ``options.path``: blocks of names and values, or a feature file's record.
 
     Raises:
-        UsageError: no path was given, or ``--verify`` with what has no checksums.
-        DataError: there is nothing at that path.
+        UsageError: no path was given, or ``--verify`` or ``--rows`` with what has none.
+        DataError: there is nothing at that path, or it cannot be read.
         DamagedFile: it is none of the files alexkit knows, or a damaged one.
+        AlexkitError: with ``--verify``, see :func:`alexkit.recipes.verify.verify`.
     """
     path = options.path
-    if path is not None and path.is_file() and (path.suffix == SUFFIX or is_pack(path)):
-        return about_pack(path, verify=options.verify, report=report)
-    if options.verify:
-        raise UsageError(
-            f"{path} is no pack", hint="--verify checks packs, which have checksums"
-        )
     if path is None:
         raise UsageError("no file was named", hint="type: alexkit info FILE")
-    if path.is_dir():
+    start = _start(path)
+    pack = start is not None and (path.suffix == SUFFIX or is_pack(path))
+    if options.rows and pack:
+        raise UsageError(f"{path} is a pack", hint="--rows tells the rows of a feature file")
+    if pack:
+        return about_pack(path, verify=options.verify, report=report)
+    if start == HDF5_SIGNATURE or (path.suffix in FILE_SUFFIXES and not path.is_dir()):
+        return about_features(options, path, report)
+    if options.verify or options.rows:
+        raise UsageError(
+            f"{path} is no pack and no feature file",
+            hint="--verify is for these, --rows for feature files",
+        )
+    if start is None:
         if not (path / RECORD).exists():
             raise DamagedFile(f"{path} is no run folder", hint="name a run folder or a file")
         return about_run(path)
-    if not path.is_file():
-        raise DataError(f"there is no {path}", hint="check the path")
-    with path.open("rb") as file:
-        start = file.read(len(HDF5_SIGNATURE))
-    if start == HDF5_SIGNATURE:
-        return about_features(path)
     if path.suffix in WEIGHT_SUFFIXES:
         return about_weights(path)
     raise DamagedFile(
         f"{path} is no file alexkit knows",
         hint=f"it reads feature files, packs, run folders and {', '.join(WEIGHT_SUFFIXES)}",
     )
+
+
+def _start(path: Path) -> bytes | None:
+    """The first bytes of a file; None for a folder.
+
+    Raises:
+        DataError: nothing is there, or it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return file.read(len(HDF5_SIGNATURE))
+    except IsADirectoryError:
+        return None
+    except FileNotFoundError:
+        unfinished = partial_path(path)
+        hint = f"{unfinished} is unfinished" if unfinished.exists() else "check the path"
+        raise DataError(f"there is no {path}", hint=hint) from None
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be read: {error.strerror}", hint="name a file that you may read"
+        ) from None
 
 
 def about_run(path: Path) -> Facts:
@@ -87,24 +113,19 @@ def about_run(path: Path) -> Facts:
     return {title: facts for title, facts in blocks.items() if facts}
 
 
-def about_features(path: Path) -> Facts:
-    """A feature file: rows, layers, statuses, classes, and where it came from."""
+def about_features(options: InfoOptions, path: Path, report: Reporter) -> dict[str, Any]:
+    """A feature file: see :func:`alexkit.reports.features.feature_record`.
+
+    With ``--rows`` it has ``table`` besides: every row; with ``--verify`` ``verified``: see
+    :func:`alexkit.recipes.verify.verify`.
+    """
     with FeatureStore.open(path) as store:
-        status = np.asarray(store.status)
-        counts = {s.name.lower().replace("_", " "): int((status == s).sum()) for s in Status}
-        head = {
-            "size": size(path.stat().st_size),
-            "complete": "yes" if store.complete else "no: the same command continues it",
-            "rows": len(status),
-            **{f"rows {name}": count for name, count in counts.items() if count},
-            "classes": len(store.classes),
-            "labelled rows": int((np.asarray(store.labels) >= 0).sum()),
-        }
-        layers = {
-            name: " × ".join(map(str, shape)) + f" {store.dtype}"
-            for name, shape in store.layers.items()
-        }
-        return {str(path): head, "layers": layers, "provenance": _flat(store.provenance)}
+        record = {"kind": "features", **feature_record(store)}
+        if options.verify:
+            record["verified"] = verify(store, options, report)
+        if options.rows:
+            record["table"] = list(row_records(store))
+        return record
 
 
 def about_pack(path: Path, *, verify: bool, report: Reporter) -> Facts:

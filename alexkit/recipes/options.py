@@ -7,12 +7,14 @@ field names. Imports nothing heavy, so that ``--help`` answers at once.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from alexkit.choices import Exif, FeatureDtype, Freeze, Norm, Protocol
-from alexkit.errors import UsageError
+from alexkit.errors import UnknownName, UsageError
 
 
 def option(
@@ -156,11 +158,36 @@ class PackOptions(SharedOptions):
 class InfoOptions(SharedOptions):
     """What a file is: features, weights, a pack or a run folder.
 
-    Example: alexkit info runs/features-001/features.h5
+    Example: alexkit info runs/features-001/features.h5 --verify
     """
 
     path: Path | None = argument("File or run folder.", "FILE")
-    verify: bool = option(False, "Read a pack whole and check every block of it.")
+    rows: bool = option(False, "The rows of a feature file; CSV in a pipe.")
+    verify: bool = option(
+        False, "Check every block of a pack; extract rows of a feature file again."
+    )
+    images: int = option(20, "Rows to extract again, drawn at random; 0 is all.", "N", least=0)
+    data: Path | None = option(
+        None, "Where the images of a feature file are now (default: where they were).", "DATA"
+    )
+    weights: str | None = option(
+        None, "Where its weights are now (default: where they were).", "WEIGHTS"
+    )
+
+
+@dataclass(frozen=True)
+class ExportOptions(SharedOptions):
+    """A feature file for other programs: NumPy's .npz, or its rows as .csv.
+
+    MATLAB, Octave, R and Julia read the .h5 as it is: a .mat of version 7.3 is HDF5 too.
+
+    Example: alexkit export features.h5 --layer fc7 --out fc7.npz
+    """
+
+    path: Path | None = argument("Feature file, or the run folder that holds it.", "FILE")
+    layer: tuple[str, ...] = option(
+        (), "Layer to export; repeat for more (default: all).", "NAME"
+    )
 
 
 @dataclass(frozen=True)
@@ -177,6 +204,35 @@ class DemoOptions(SharedOptions):
 
     Example: alexkit demo
     """
+
+
+Record = TypeVar("Record", bound=SharedOptions)
+
+
+def from_values(record: type[Record], values: Mapping[str, Any]) -> Record:
+    """Options from Python values: a path or one of a few words may be plain text.
+
+    Raises:
+        UnknownName: a name that is no option of the command.
+        UsageError: a word that the option does not take, or a number below its least.
+    """
+    kinds = get_type_hints(record)
+    made: dict[str, Any] = {}
+    for name, value in values.items():
+        if name not in kinds:
+            raise UnknownName("option", name, kinds)
+        for kind in (kinds[name], *get_args(kinds[name])):
+            if not isinstance(kind, type) or not isinstance(value, str):
+                continue
+            if issubclass(kind, Enum):
+                words = [word.value for word in kind]
+                if value not in words:
+                    raise UnknownName(name, value, words)
+                value = kind(value)
+            elif issubclass(kind, Path):
+                value = Path(value)
+        made[name] = tuple(value) if isinstance(value, list) else value
+    return record(**made)
 
 
 def to_record(options: SharedOptions) -> dict[str, Any]:

@@ -39,6 +39,12 @@ def features_table(result: Mapping[str, Any]) -> Table:
     return ["layer", "shape", "rows", "bad"], rows
 
 
+def export_table(result: Mapping[str, Any]) -> Table:
+    """A feature file written in another format."""
+    layers = ", ".join(result["layers"]) or "none"
+    return ["rows", "layers", "size"], [[str(result["rows"]), layers, size(result["bytes"])]]
+
+
 def pack_table(result: Mapping[str, Any]) -> Table:
     """A finished pack."""
     header = ["images", "classes", "pixels", "bad", "repaired", "size"]

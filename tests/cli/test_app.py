@@ -13,7 +13,18 @@ import pytest
 from alexkit import errors
 from alexkit.cli.app import as_ours, run
 
-COMMANDS = ("train", "features", "finetune", "eval", "pack", "check", "info", "doctor", "demo")
+COMMANDS = (
+    "train",
+    "features",
+    "finetune",
+    "eval",
+    "check",
+    "pack",
+    "info",
+    "export",
+    "doctor",
+    "demo",
+)
 
 
 def test_help_of_every_command_loads_nothing_heavy() -> None:

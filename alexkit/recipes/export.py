@@ -1,0 +1,216 @@
+"""A feature file for programs that do not read HDF5: NumPy's .npz, and its rows as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import shutil
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any, BinaryIO
+
+import numpy as np
+import numpy.lib.format as npy
+import numpy.typing as npt
+
+from alexkit.errors import FileMismatch, OutOfSpace, OutputExists, UnknownName, UsageError
+from alexkit.events import Chosen, Reporter, Saved, StageAdvanced, StageFinished, StageStarted
+from alexkit.features.store import FeatureStore
+from alexkit.images.source import SPLITS
+from alexkit.recipes.inputs import FEATURES_FILE
+from alexkit.recipes.options import ExportOptions
+from alexkit.recipes.run_dir import RECORD, read_record
+from alexkit.reports.features import ROW_COLUMNS, row_records
+from alexkit.reports.tables import size
+
+STAGE = "export"
+BLOCK_BYTES = 16 * 2**20
+"""How much of a layer is in memory at a time."""
+
+READ_AS_IT_IS = (".mat", ".h5", ".hdf5")
+
+
+def run(options: ExportOptions, report: Reporter) -> dict[str, Any]:
+    """Writes ``options.path`` in the format that ``--out`` ends in; returns what it holds.
+
+    ``.npz``: an array for each layer, all rows as they lie in the file (NaN where ``status``
+    is not 1), with ``path``, ``label``, ``split``, ``status``, ``classes`` and ``provenance``
+    (JSON text) beside them. ``.csv``: the table of rows. The file appears when it is complete.
+
+    Raises:
+        UsageError: no path, another format, or ``--layer`` with CSV.
+        OutputExists: the file is there, and no ``--overwrite``.
+        FileMismatch: the feature file is not complete.
+        OutOfSpace: the disk is full or cannot be written.
+        AlexkitError: see :meth:`FeatureStore.open <alexkit.features.store.FeatureStore.open>`.
+    """
+    began = time.monotonic()
+    path = _feature_file(options.path)
+    out = options.out
+    if out is None:
+        out = path.with_suffix(".npz")
+        report(Chosen("out", str(out), "beside the feature file"))
+    write = _format(out, options)
+    if out.is_dir():
+        raise UsageError(f"{out} is a folder", hint="give the name of a file")
+    if out.exists() and (not options.overwrite or (path.exists() and out.samefile(path))):
+        raise OutputExists(f"{out} exists", hint="choose another --out or add --overwrite")
+    with FeatureStore.open(path) as store:
+        if not store.complete:
+            raise FileMismatch(
+                f"{path} is not complete", hint="finish it with the command that began it"
+            )
+        layers = _layers(store, options.layer) if write is _write_npz else []
+        with _replacing(out, sum(store.nbytes(layer) for layer in layers)) as file:
+            write(store, layers, file, report)
+        result = {
+            "file": str(out),
+            "rows": len(store),
+            "layers": {layer: list(store.layers[layer]) for layer in layers},
+            "bytes": out.stat().st_size,
+            "seconds": time.monotonic() - began,
+        }
+    report(Saved("exported", str(out)))
+    return result
+
+
+def _feature_file(path: Path | None) -> Path:
+    """The feature file that was named, or that of the run folder that was."""
+    if path is None:
+        raise UsageError(
+            "no file was named", hint="type: alexkit export features.h5 --out features.npz"
+        )
+    if not path.is_dir():
+        return path
+    if not (path / RECORD).exists():
+        raise UsageError(
+            f"{path} is no run folder", hint="name a feature file or its run folder"
+        )
+    command = read_record(path)["command"]
+    if command != "features":
+        raise UsageError(
+            f"{path} is a {command} run, and features are exported",
+            hint="name a feature file or the run folder that holds one",
+        )
+    return path / FEATURES_FILE
+
+
+def _format(out: Path, options: ExportOptions) -> Callable[..., None]:
+    suffix = out.suffix.lower()
+    if suffix == ".npz":
+        return _write_npz
+    if suffix == ".csv":
+        if options.layer:
+            raise UsageError(
+                "a .csv holds the rows, not the features",
+                hint="leave --layer out, or export the features to .npz",
+            )
+        return _write_csv
+    if suffix in READ_AS_IT_IS:
+        raise UsageError(
+            f"{options.path} is read as it is, no {suffix} is needed",
+            hint="MATLAB: h5read('F.h5', '/features/fc7'); Octave: load F.h5; a .mat of"
+            " version 7.3 is HDF5 too",
+        )
+    raise UsageError(f"{out} is in no format known here", hint="it ends in .npz or .csv")
+
+
+def _layers(store: FeatureStore, wanted: tuple[str, ...]) -> list[str]:
+    for layer in wanted:
+        if layer not in store.layers:
+            raise UnknownName(f"layer in {store.path}", layer, store.layers)
+    return list(dict.fromkeys(wanted)) or list(store.layers)
+
+
+@contextmanager
+def _replacing(out: Path, nbytes: int) -> Iterator[BinaryIO]:
+    """A new file that takes its name when the block ends, and is gone if it fails.
+
+    Args:
+        nbytes: what it will hold at least.
+
+    Raises:
+        OutOfSpace: the disk is full or cannot be written.
+    """
+    partial = out.with_name(out.name + ".partial")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(out.parent).free
+        if nbytes > free:
+            raise OutOfSpace(
+                f"{out} needs {size(nbytes)}, and {size(free)} are free",
+                hint="free some space, choose another --out, or export fewer layers",
+            )
+        with partial.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(out)
+    except BaseException as error:
+        with suppress(OSError):
+            partial.unlink()
+        if isinstance(error, OSError):
+            raise OutOfSpace(
+                f"{out} cannot be written: {error.strerror or error}",
+                hint="free some space or choose another --out",
+            ) from error
+        raise
+
+
+def _write_npz(
+    store: FeatureStore, layers: list[str], file: BinaryIO, report: Reporter
+) -> None:
+    """A zip of arrays, each layer in blocks, so that no layer is in memory as a whole."""
+    columns = {
+        "path": np.array(store.paths),
+        "label": store.labels,
+        "split": np.array([split.value for split in SPLITS])[store.splits],
+        "status": store.status,
+        "classes": np.array(store.classes, np.str_),
+        "provenance": np.array(json.dumps(store.provenance)),
+    }
+    began, done, total = time.monotonic(), 0, len(store) * len(layers)
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        report(StageStarted(STAGE, total, "rows"))
+        for name, values in columns.items():
+            with _member(archive, name, values.dtype, values.shape) as member:
+                member.write(np.ascontiguousarray(values).tobytes())
+        for layer in layers:
+            shape = store.layers[layer]
+            step = max(1, BLOCK_BYTES // (store.dtype.itemsize * int(np.prod(shape))))
+            with _member(archive, layer, store.dtype, (len(store), *shape)) as member:
+                for first in range(0, len(store), step):
+                    rows = np.arange(first, min(first + step, len(store)), dtype=np.int64)
+                    member.write(store.values(layer, rows).tobytes())
+                    done += len(rows)
+                    report(StageAdvanced(STAGE, done))
+    report(StageFinished(STAGE, done, time.monotonic() - began))
+
+
+@contextmanager
+def _member(
+    archive: zipfile.ZipFile, name: str, dtype: npt.DTypeLike, shape: tuple[int, ...]
+) -> Iterator[IO[bytes]]:
+    """An array of an ``.npz`` whose values are still to be written, in C order."""
+    # A size is known only at the end; a member above 2 GiB must be announced before.
+    with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+        described = npy.dtype_to_descr(np.dtype(dtype))
+        header = {"descr": described, "fortran_order": False, "shape": shape}
+        npy.write_array_header_1_0(member, header)
+        yield member
+
+
+def _write_csv(
+    store: FeatureStore, layers: list[str], file: BinaryIO, report: Reporter
+) -> None:
+    """The table of rows, in UTF-8."""
+    text = io.TextIOWrapper(file, "utf-8", newline="")
+    table = csv.DictWriter(text, ROW_COLUMNS, lineterminator="\n")
+    table.writeheader()
+    table.writerows(row_records(store))
+    text.detach()  # the file is closed by who opened it

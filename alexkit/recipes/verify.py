@@ -1,0 +1,205 @@
+"""Rows of a feature file extracted again, and compared with what the file holds."""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from alexkit.choices import FeatureDtype
+from alexkit.errors import DataError, FileMismatch, UsageError, WeightsMismatch
+from alexkit.events import Reporter, StageAdvanced, StageFinished, StageStarted, Warned
+from alexkit.features.layout import damaged, stored_text
+from alexkit.features.store import FeatureStore
+from alexkit.images.preprocess import Preprocess
+from alexkit.images.source import ImageSource
+from alexkit.models.zoo import Backbone, load_backbone
+from alexkit.recipes.devices import one_device
+from alexkit.recipes.features import BATCH_SIZE, feature_batches
+from alexkit.recipes.inputs import choose_weights, open_data
+from alexkit.recipes.options import InfoOptions
+
+Rows = npt.NDArray[np.int64]
+
+STAGE = "verify"
+TOLERANCE = {FeatureDtype.FLOAT32: 1e-3, FeatureDtype.FLOAT16: 2e-3}
+"""Of the row's largest value. Sums in another order (batch size, threads, device) differ by
+about 1e-6, float16 rounds by 5e-4; another decoder's grey levels stay below, and another
+photo, weight file or crop is a hundred times above."""
+
+_RANDOM = re.compile(r"random, seed (\d+)")
+
+
+@dataclass
+class Compared:
+    """The largest differences of one layer so far; ``relative`` is to a row's largest value."""
+
+    absolute: float = 0.0
+    relative: float = 0.0
+
+
+def verify(store: FeatureStore, options: InfoOptions, report: Reporter) -> dict[str, Any]:
+    """Extracts ``options.images`` rows again, drawn by ``options.seed``, and compares.
+
+    Returns:
+        ``rows``: how many; ``tolerance``: of a row's largest value; ``layers``: name ->
+        ``absolute`` and ``relative``, the largest differences met.
+
+    Raises:
+        UsageError: the file has no row with features yet.
+        DataError: the images are not where they were, or not where ``--data`` says.
+        WeightsMismatch: the weights are not those the file was made with.
+        FileMismatch: a row differs by more than the tolerance, or its image is gone.
+        DamagedFile: the file does not say what it was made with.
+    """
+    device = one_device(options.device, report)
+    backbone = _backbone(store, options.weights, report)
+    source = _source(store, options.data, report)
+    backbone.net.place([device])
+    rows = _drawn(store, options.images, options.seed)
+    there, gone = _places(store, rows, source, report)
+    wrong = [f"{store.paths[row]!r} is gone" for row in gone]
+    layers, compared = list(store.layers), {name: Compared() for name in store.layers}
+    dtype = FeatureDtype(store.dtype.name)
+    began, done = time.monotonic(), len(gone)
+    batches = feature_batches(
+        source,
+        np.fromiter(there, np.int64, len(there)),
+        backbone,
+        layers,
+        device=device,
+        dtype=dtype,
+        batch_size=options.batch_size or BATCH_SIZE[device.type],
+        workers=options.workers,
+    )
+    report(StageStarted(STAGE, len(rows), "images"))
+    for batch in batches:
+        for problem in batch.problems:
+            wrong.append(f"{store.paths[there[problem.row]]!r}: {problem.reason}")
+        mine = np.array([there[row] for row in batch.rows.tolist()], np.int64)
+        for layer, values in batch.values.items():
+            wrong += _compare(store, layer, mine, values, compared[layer], dtype)
+        done += len(batch.rows) + len(batch.problems)
+        report(StageAdvanced(STAGE, done))
+    report(StageFinished(STAGE, done, time.monotonic() - began))
+    if wrong:
+        some = "; ".join(wrong[:3]) + ("; …" if len(wrong) > 3 else "")
+        raise FileMismatch(
+            f"{store.path} is not what these images and weights give: {some}",
+            hint="were photos edited or features changed? `alexkit features` makes them again",
+        )
+    return {
+        "rows": len(rows),
+        "tolerance": TOLERANCE[dtype],
+        "layers": {name: vars(found) for name, found in compared.items()},
+    }
+
+
+def _compare(
+    store: FeatureStore,
+    layer: str,
+    rows: Rows,
+    values: npt.NDArray[Any],
+    compared: Compared,
+    dtype: FeatureDtype,
+) -> list[str]:
+    """Notes the differences of some rows; returns a line for each that differs too much."""
+    if values.shape[1:] != store.layers[layer]:
+        raise damaged(
+            store.path,
+            f"has {layer} as {store.layers[layer]}, and the network gives {values.shape[1:]}",
+        )
+    stored = store.values(layer, rows).reshape(len(rows), -1).astype(np.float64)
+    again = values.reshape(len(rows), -1).astype(np.float64)
+    absolute = np.abs(stored - again).max(axis=1)
+    largest = np.abs(again).max(axis=1)
+    relative = absolute / np.where(largest > 0, largest, 1)
+    compared.absolute = max(compared.absolute, float(absolute.max()))
+    compared.relative = max(compared.relative, float(relative.max()))
+    return [
+        f"{store.paths[rows[i]]!r} differs in {layer} by {relative[i]:.2g} of its largest value"
+        for i in np.flatnonzero(relative > TOLERANCE[dtype])
+    ]
+
+
+def _drawn(store: FeatureStore, count: int, seed: int) -> Rows:
+    """``count`` rows that have features, each once, ascending; all for 0."""
+    rows = store.rows()
+    if not rows.size:
+        raise UsageError(
+            f"{store.path} has no row with features", hint="there is nothing to verify"
+        )
+    if not 0 < count < rows.size:
+        return rows
+    return np.sort(np.random.default_rng(seed).choice(rows, count, replace=False))
+
+
+def _backbone(store: FeatureStore, weights: str | None, report: Reporter) -> Backbone:
+    """The network and preprocessing that the file was made with."""
+    try:
+        made = dict(store.provenance["fingerprint"])
+        model, sha256 = str(made["model"]), str(made["weights"])
+        preprocess = Preprocess.from_record(made["preprocessing"])
+        origin = str(store.provenance["weights"]["source"])
+    except (LookupError, TypeError, ValueError) as error:
+        raise damaged(store.path, "does not say what it was made with") from error
+    drawn = _RANDOM.fullmatch(origin)
+    if weights is None and drawn:
+        backbone = load_backbone(model, "random", seed=int(drawn[1]))
+    elif weights is None and not Path(origin).is_file():
+        raise DataError(
+            f"{store.path} was made with the weights {origin}, which are not there any more",
+            hint="say where they are now: --weights WEIGHTS",
+        )
+    else:
+        backbone = load_backbone(model, choose_weights(weights or origin, report), seed=0)
+    if backbone.sha256 != sha256:
+        raise WeightsMismatch(
+            f"{backbone.source} is {backbone.sha256[:12]}, and {store.path} was made with"
+            f" weights {sha256[:12]}",
+            hint="name the weights it was made with: --weights WEIGHTS",
+        )
+    backbone.preprocess = preprocess
+    backbone.resolve_layers(list(store.layers))
+    return backbone
+
+
+def _source(store: FeatureStore, data: Path | None, report: Reporter) -> ImageSource:
+    """The images that the file was made from."""
+    if data is None:
+        origin = store.provenance.get("data")
+        place = origin.get("path") or origin.get("root") if isinstance(origin, dict) else None
+        if not place:
+            raise damaged(store.path, "does not say where its images were")
+        data = Path(place)
+        if not data.exists() and not any(letter in place for letter in "{*?["):
+            raise DataError(
+                f"{store.path} was made from {data}, which is not there any more",
+                hint="say where the images are now: --data DATA",
+            )
+    return open_data(data, report)
+
+
+def _places(
+    store: FeatureStore, rows: Rows, source: ImageSource, report: Reporter
+) -> tuple[dict[int, int], list[int]]:
+    """Row of the source -> row of the file, by path where the data changed, which is said;
+    and the rows that are not there."""
+    if source.fingerprint() == store.provenance["fingerprint"].get("data"):
+        return {row: row for row in rows.tolist()}, []
+    report(
+        Warned(f"{source.root} has other images, labels or sizes than {store.path} was made of")
+    )
+    wanted: dict[str, list[int]] = {}
+    for row in rows.tolist():
+        wanted.setdefault(store.paths[row], []).append(row)
+    there: dict[int, int] = {}
+    for at in range(len(source)):
+        if found := wanted.get(stored_text(source.record(at).path)):
+            there[at] = found.pop(0)
+    return there, sorted(row for left in wanted.values() for row in left)

@@ -1,0 +1,121 @@
+"""A file that another process has, and file systems that cannot lock."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from alexkit.errors import UsageError
+from alexkit.features.store import FeatureStore
+
+if TYPE_CHECKING:
+    from tests.features.conftest import Example
+
+WITHOUT_LOCKS = """
+#include <errno.h>
+int flock(int file, int operation) { errno = NUMBER; return -1; }
+"""
+"""What the C library's ``flock`` does where NFS has no lock daemon (37) or fails (5)."""
+
+READ = """
+import sys
+from pathlib import Path
+from alexkit.features.store import FeatureStore
+with FeatureStore.open(sys.argv[1]) as store:
+    print(store.matrix("fc7").shape)
+"""
+WRITE = """
+import sys
+from pathlib import Path
+from alexkit.errors import AlexkitError
+from alexkit.features.writer import FeatureWriter
+try:
+    FeatureWriter(Path(sys.argv[1]))
+except AlexkitError as error:
+    print(error.exit_status, error.message, error.hint)
+"""
+HOLD = """
+import sys, h5py
+with h5py.File(sys.argv[1], "r+"):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture(params=["ENOLCK", "EIO", "ENOSYS"])
+def no_locks(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, str]:
+    """An environment in which no file can be locked."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("there is no C compiler")
+    library = tmp_path / "nolocks.so"
+    subprocess.run(
+        [compiler, "-shared", "-fPIC", "-o", str(library), "-x", "c", "-"],
+        input=WITHOUT_LOCKS.replace("NUMBER", request.param),
+        text=True,
+        check=True,
+    )
+    return os.environ | {"LD_PRELOAD": str(library)}
+
+
+@pytest.fixture
+def held(example: Example) -> Iterator[Path]:
+    """A finished file that another process has open for writing."""
+    path = example.write()
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        yield path
+        other.communicate()
+
+
+def told(program: str, path: Path, environment: dict[str, str]) -> str:
+    words = [sys.executable, "-c", program, str(path)]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_file_is_read_where_it_cannot_be_locked(
+    example: Example, no_locks: dict[str, str]
+) -> None:
+    assert told(READ, example.write(), no_locks) == "(23, 40)\n"
+
+
+def test_a_file_is_not_written_where_locking_fails(
+    example: Example, no_locks: dict[str, str], request: pytest.FixtureRequest
+) -> None:
+    if "ENOSYS" in request.node.name:
+        pytest.skip("a file system that says it has no locks is believed")
+    example.create().close()
+    said = told(WRITE, example.path, no_locks)
+    assert said.startswith("2 ")
+    assert "cannot be locked" in said
+    assert "HDF5_USE_FILE_LOCKING=FALSE" in said
+    allowed = no_locks | {"HDF5_USE_FILE_LOCKING": "FALSE"}
+    assert told(WRITE, example.path, allowed) == ""
+
+
+def test_a_file_that_another_process_writes_is_refused(held: Path) -> None:
+    with pytest.raises(UsageError, match="is in use by another process"):
+        FeatureStore.open(held)
+
+
+def test_two_readers_do_not_mind_each_other(example: Example) -> None:
+    path = example.write()
+    with FeatureStore.open(path) as one:
+        assert told(READ, path, dict(os.environ)) == "(23, 40)\n"
+        assert np.isfinite(one.matrix("fc7")).all()
