@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import signal
 import sys
@@ -147,4 +148,6 @@ def _stop(number: int, frame: FrameType | None) -> None:
 def main() -> NoReturn:
     """The ``alexkit`` program. SIGTERM ends it as Ctrl-C does, where no loop catches both."""
     signal.signal(signal.SIGTERM, _stop)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a name must not end a command
+        sys.stdout.reconfigure(errors="backslashreplace")
     sys.exit(run(sys.argv[1:]))

@@ -46,6 +46,8 @@ def run(options: InfoOptions, report: Reporter = silent) -> dict[str, Any]:
     path = options.path
     if path is None:
         raise UsageError("no file was named", hint="type: alexkit info FILE")
+    if not options.verify and (options.data or options.weights):
+        raise UsageError("--data and --weights are for --verify", hint="add --verify")
     start = _start(path)
     pack = start is not None and (path.suffix == SUFFIX or is_pack(path))
     if options.rows and pack:

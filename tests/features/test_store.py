@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,6 +67,25 @@ class TestRoundTrip:
             good = [0, 2, 3, 4, 5]
             np.testing.assert_array_equal(values[good], example.values["conv5"][rows[good]])
             assert store.values("conv5", rows[:0]).shape == (0, 3, 2, 2)
+
+    def test_only_what_is_asked_for_is_in_memory(self, example: Example) -> None:
+        count = 4000
+        rows = type(example.rows)(
+            tuple(f"{row}.jpg" for row in range(count)),
+            np.zeros(count, np.int32),
+            np.array([1 + (row >= 100) for row in range(count)], np.uint8),
+        )
+        with example.create(rows=rows, layers={"fc7": (4096,)}) as writer:
+            for first in range(0, count, 1000):
+                block = np.ones((1000, 4096), np.float32)
+                writer.append(np.arange(first, first + 1000), {"fc7": block})
+            writer.finish()
+        tracemalloc.start()
+        with FeatureStore.open(str(example.path)) as store:
+            assert store.matrix("fc7", "train").shape == (100, 4096)
+            _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < 12e6  # of 65.5 MB
 
     def test_reading_in_blocks(self, example: Example, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("alexkit.features.store.BLOCK_BYTES", 7 * 160)

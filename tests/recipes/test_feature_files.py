@@ -7,6 +7,7 @@ import io
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import zipfile
@@ -21,7 +22,7 @@ from PIL import Image
 
 import alexkit
 from alexkit import errors
-from alexkit.cli.app import run
+from alexkit.cli.app import main, run
 from alexkit.features.layout import Status
 from alexkit.features.store import FeatureStore
 from tests.conftest import photos_in
@@ -76,6 +77,26 @@ class TestInfo:
         assert rows[3]["status"] == "unreadable"
         assert rows[3]["reason"] == 'cut, "half"'
 
+    def test_a_terminal_that_knows_only_ascii(
+        self, features: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with h5py.File(features, "r+") as file:
+            del file["classes"]
+            file["classes"] = ["Käfer", "写真"]
+        screen = io.TextIOWrapper(io.BytesIO(), "ascii")
+        monkeypatch.setattr(sys, "stdout", screen)
+        monkeypatch.setattr(sys, "argv", ["alexkit", "info", str(features), "--rows"])
+        before = signal.getsignal(signal.SIGTERM)
+        try:
+            with pytest.raises(SystemExit) as ended:
+                main()
+        finally:
+            signal.signal(signal.SIGTERM, before)
+        assert ended.value.code == 0
+        screen.flush()
+        lines = screen.buffer.getvalue().decode("ascii").splitlines()
+        assert lines[1] == "train/cat/photo000.jpg,0,K\\xe4fer,train,done,"
+
     def test_json_has_the_rows_and_the_provenance(
         self, features: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
@@ -106,6 +127,9 @@ class TestInfo:
         assert run(["info", str(four_lines / "runs/train-001"), word]) == 2
         weights = four_lines / "runs/train-001/weights/best.safetensors"
         assert run(["info", str(weights), word]) == 2
+
+    def test_where_images_are_matters_to_verify_alone(self, features: Path) -> None:
+        assert run(["info", str(features), "--data", "photos"]) == 2
 
 
 class TestVerify:
