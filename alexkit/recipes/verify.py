@@ -29,7 +29,7 @@ Rows = npt.NDArray[np.int64]
 STAGE = "verify"
 TOLERANCE = {FeatureDtype.FLOAT32: 1e-3, FeatureDtype.FLOAT16: 2e-3}
 """Of the row's largest value, from CPU to CPU. Sums in another order (batch size, threads)
-differ by about 1e-6 and float16 rounds by 5e-4; another photo, weight file or crop is a
+differ by less than 1e-5 and float16 rounds by 5e-4; another photo, weight file or crop is a
 hundred times above."""
 GPU_TOLERANCE = 1e-2
 """Where either device is none: convolutions there may round to the 10 bits of TF32."""
