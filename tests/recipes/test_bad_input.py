@@ -121,7 +121,7 @@ class TestUnreadableImages:
         assert ledger[1].startswith("ant/broken.jpg,")
         assert len(ledger) == 2
         assert run(["info", "runs/features-001/features.h5"]) == 0
-        assert "unreadable" in capsys.readouterr().out
+        assert "1 unreadable" in capsys.readouterr().out
 
     def test_training_leaves_it_out(self, mixed: Path) -> None:
         words = ["finetune", "photos", "--weights", "convs.pth", "--epochs", "1"]
