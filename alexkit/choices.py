@@ -31,6 +31,13 @@ class Exif(str, Enum):
     APPLY = "apply"
 
 
+class Keep(str, Enum):
+    """What ``pack`` keeps of an image."""
+
+    PIXELS = "pixels"
+    JPEG = "jpeg"
+
+
 class FeatureDtype(str, Enum):
     """The number type features are stored in."""
 

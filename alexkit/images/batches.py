@@ -34,6 +34,20 @@ class ReadyPixels(Protocol):
         ...
 
 
+@runtime_checkable
+class OwnDecoder(Protocol):
+    """What a source has besides when it knows more of its images than their bytes tell."""
+
+    def decoded(self, row: int) -> Decoded:
+        """A row as pixels, as :func:`~alexkit.images.decode.decode` would; safe to call from
+        several threads at once.
+
+        Raises:
+            UnreadableImage: the row has none, with the reason.
+        """
+        ...
+
+
 _AHEAD_IMAGES = 16
 """How many images a thread may have waiting, at least; keeps small batches from starving."""
 
@@ -140,7 +154,7 @@ def read_batches(
         rows[first : first + batch_size][rank::ranks]
         for first in range(0, len(rows), batch_size)
     )
-    decoded = _decoder(source, exif, at_least)
+    decoded = decoder_of(source, exif=exif, at_least=at_least)
     slots = (
         _Slots(source, part, decoded, to_square, _room(len(part), side, pin)) for part in parts
     )
@@ -169,9 +183,14 @@ def read_batches(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _decoder(source: ImageSource, exif: bool, at_least: int) -> Callable[[int], Decoded]:
+def decoder_of(
+    source: ImageSource, *, exif: bool, at_least: int = 0
+) -> Callable[[int], Decoded]:
+    """What makes pixels of a row: the source itself where it can, else :func:`decode`."""
     if isinstance(source, ReadyPixels):
         return source.pixels
+    if isinstance(source, OwnDecoder):
+        return source.decoded
     return lambda row: decode(source.read(row), exif=exif, at_least=at_least)
 
 

@@ -8,7 +8,11 @@ the disk with plain writes, whose errors are plain.
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from typing import BinaryIO
+
+import numpy as np
+import numpy.typing as npt
 
 PAGE = 4096
 """Bytes kept together."""
@@ -67,6 +71,19 @@ class HollowFile(io.RawIOBase):
         self._at += done
         self._size = max(self._size, self._at)
         return done
+
+    def differences(
+        self, other: HollowFile
+    ) -> Iterator[tuple[int, npt.NDArray[np.bool_], npt.NDArray[np.uint8]]]:
+        """The pages of two files that differ, in order: where each begins, which of its
+        bytes differ, and the bytes of this file."""
+        for page in sorted(self._pages.keys() | other._pages.keys()):
+            mine, theirs = (
+                np.frombuffer(file._pages.get(page, bytes(PAGE)), np.uint8)
+                for file in (self, other)
+            )
+            if (mine != theirs).any():
+                yield page * PAGE, mine != theirs, mine
 
     def pour(self, raw: BinaryIO) -> None:
         """Writes what it holds to an empty file, at full size; the rest are holes.

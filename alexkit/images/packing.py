@@ -1,9 +1,10 @@
 """The writer of a pack, which survives any kill.
 
-Each block of rows goes straight to the place the skeleton gave it: pixels, notes and
-checksum first, then the statuses, in one write. A block whose rows have a status is
-therefore whole, whatever happened to the process after; one caught in the middle is written
-again. (A power cut is another matter: bytes are forced to the disk at the end.)
+Each block of rows goes straight to the place the skeleton gave it, JPEG files to the end of
+those before them: pixels, notes and checksum first, then the statuses, in one write. A block
+whose rows have a status is therefore whole, whatever happened to the process after; one
+caught in the middle is written again. (A power cut is another matter: bytes are forced to
+the disk at the end.)
 """
 
 from __future__ import annotations
@@ -11,8 +12,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,15 @@ import numpy as np
 
 from alexkit.errors import DamagedFile, FileMismatch, OutOfSpace, OutputExists, UsageError
 from alexkit.images.batches import Batch
+from alexkit.images.budget import Budget, budget_of
+from alexkit.images.encode import EncodedBatch, JpegEncoding
+from alexkit.images.hollow import HollowFile
 from alexkit.images.pack import (
     BLOCK_ROWS,
+    END,
+    JPEG,
+    JPEG_CHECKS,
+    LEAST_JPEG,
     NOTE,
     NOTE_BYTES,
     PIXEL_CHECKS,
@@ -31,12 +38,13 @@ from alexkit.images.pack import (
     STATUS,
     Array,
     Status,
+    jpeg_length,
     partial_path,
     read_tables,
     recipe_of,
     skeleton,
 )
-from alexkit.images.packed import PackSource, open_pack
+from alexkit.images.packed import JpegPack, PackSource, open_pack, pack_of
 from alexkit.images.preprocess import Preprocess
 from alexkit.images.source import ImageSource
 
@@ -56,9 +64,9 @@ class PackWriter:
             _lock(self._raw, path)
             if os.fstat(self._raw).st_ino != os.stat(self.partial).st_ino:
                 raise _in_use(path)
-            tables = read_tables(self.partial)
-            self._places = tables.places
-            self._source = PackSource(self.partial, tables)
+            self._tables = read_tables(self.partial)
+            self._places = self._tables.places
+            self._source = pack_of(self.partial, self._tables)
         except BaseException:
             os.close(self._raw)
             raise
@@ -71,11 +79,8 @@ class PackWriter:
 
     @property
     def done(self) -> int:
-        """Rows that are finished: all before it are, and it begins a block."""
-        todo = np.flatnonzero(self._source.status == Status.TODO)
-        if not todo.size:
-            return len(self._source)
-        return int(todo[0]) // BLOCK_ROWS * BLOCK_ROWS
+        """See :attr:`PackSource.done`."""
+        return self._source.done
 
     def unreadable(self) -> dict[int, str]:
         """Row -> why, of the finished rows that have no pixels."""
@@ -86,12 +91,13 @@ class PackWriter:
             if row < done and status[row] == Status.UNREADABLE
         }
 
-    def append(self, first: int, batch: Batch) -> int:
+    def append(self, first: int, batch: Batch | EncodedBatch) -> int:
         """Writes the block that begins at row ``first``; no kill can lose it afterwards.
 
         Args:
             first: equal to :attr:`done`.
-            batch: the rows ``first`` to ``first + BLOCK_ROWS`` (or the last row), in order.
+            batch: the rows ``first`` to ``first + BLOCK_ROWS`` (or the last row), in order;
+                encoded for a pack of JPEGs.
 
         Returns:
             The row after the last one written.
@@ -99,12 +105,8 @@ class PackWriter:
         Raises:
             OutOfSpace: the disk is full or gone; the block may or may not be written.
         """
-        side = self._source.side
         count = min(BLOCK_ROWS, len(self._source) - first)
         assert first % BLOCK_ROWS == 0
-        assert len(batch.rows) + len(batch.bad) == count
-        pixels = np.zeros((count, side, side, 3), np.uint8)
-        pixels[batch.rows - first] = batch.pixels.numpy()
         notes = np.zeros(count, f"S{NOTE_BYTES}")
         status = np.full(count, Status.DONE, np.uint8)
         for remark in batch.remarks:
@@ -112,10 +114,11 @@ class PackWriter:
         for bad in batch.bad:
             notes[bad.row - first] = _cut(bad.reason)
             status[bad.row - first] = Status.UNREADABLE
-        self._put(PIXELS, first, pixels)
+        if isinstance(batch, EncodedBatch):
+            self._append_files(first, count, batch)
+        else:
+            self._append_pixels(first, count, batch)
         self._put(NOTE, first, notes)
-        check = np.frombuffer(hashlib.sha256(pixels.data).digest(), np.uint8)
-        self._put(PIXEL_CHECKS, first // BLOCK_ROWS, check)
         self._put(STATUS, first, status)
         return first + count
 
@@ -126,6 +129,8 @@ class PackWriter:
             OutOfSpace: the disk is full or gone.
         """
         assert self.done == len(self._source)
+        if isinstance(self._source, JpegPack):
+            self._close_files(self._source.bytes_before(len(self._source)))
         self._put(ROW_CHECK, 0, np.frombuffer(self._source.rows_digest(), np.uint8))
         with _writing(self.path):
             os.fsync(self._raw)
@@ -135,11 +140,44 @@ class PackWriter:
         """Removes the file: nothing in it is worth continuing."""
         self.partial.unlink()
 
+    def _append_pixels(self, first: int, count: int, batch: Batch) -> None:
+        assert len(batch.rows) + len(batch.bad) == count
+        side = self._source.side
+        pixels = np.zeros((count, side, side, 3), np.uint8)
+        pixels[batch.rows - first] = batch.pixels.numpy()
+        self._put(PIXELS, first, pixels)
+        self._put(PIXEL_CHECKS, first // BLOCK_ROWS, _digest(pixels.data))
+
+    def _append_files(self, first: int, count: int, batch: EncodedBatch) -> None:
+        assert isinstance(self._source, JpegPack)
+        assert len(batch.files) == count
+        begin, data = self._source.bytes_before(first), b"".join(batch.files)
+        lengths = np.array([len(file) for file in batch.files], np.int64)
+        self._put(JPEG, begin, np.frombuffer(data, np.uint8))
+        self._put(END, first, begin + np.cumsum(lengths))
+        self._put(JPEG_CHECKS, first // BLOCK_ROWS, _digest(data))
+
+    def _close_files(self, length: int) -> None:
+        """Ends the file after the last image, and lets HDF5 know."""
+        offset = self._places[JPEG][0]
+        padded = max(length, LEAST_JPEG)
+        with _writing(self.path):
+            # What a kill left behind the last block, should it be longer; then zeros.
+            os.ftruncate(self._raw, offset + length)
+            os.ftruncate(self._raw, offset + padded)
+        for at, matters, values in jpeg_length(self._tables, padded):
+            found = np.frombuffer(os.pread(self._raw, len(values), at), np.uint8)
+            count = len(found)
+            self._write(np.where(matters[:count], values[:count], found), at)
+        assert read_tables(self.partial).places[JPEG][::2] == (offset, (padded,))
+
     def _put(self, name: str, first: int, values: Array) -> None:
         """Writes consecutive entries of a dataset, ``first`` the first of them."""
         offset, dtype, shape = self._places[name]
         assert values.dtype == dtype
-        at = offset + first * dtype.itemsize * int(np.prod(shape[1:]))
+        self._write(values, offset + first * dtype.itemsize * int(np.prod(shape[1:])))
+
+    def _write(self, values: Array, at: int) -> None:
         data = values.reshape(-1).view(np.uint8).data
         with _writing(self.path):
             while data:
@@ -153,7 +191,10 @@ def begin_pack(
     preprocess: Preprocess,
     provenance: Mapping[str, Any],
     *,
+    encoding: JpegEncoding | None = None,
     overwrite: bool = False,
+    threads: int = 1,
+    tell: Callable[[Budget], None] = lambda _: None,
 ) -> PackWriter:
     """Begins a pack of ``preprocess.train_square``, or goes on with an interrupted one.
 
@@ -162,14 +203,17 @@ def begin_pack(
         source: what is packed; every row of it, in its order.
         preprocess: of which the side and :data:`RECIPE_FIELDS` count.
         provenance: JSON-safe; an interrupted pack is continued only with an equal one.
+        encoding: keep JPEG files, made so; otherwise pixels.
         overwrite: a finished pack may be replaced (when the new one is complete), and an
             interrupted one that does not fit may be thrown away.
+        threads: that encode some images, to know what JPEG files take.
+        tell: hears of the space it takes, before the first byte is written.
 
     Raises:
         OutputExists: a finished pack is there.
         UsageError: ``path`` is a folder, or another process is writing it.
         FileMismatch: the interrupted pack is of something else; the message names what.
-        OutOfSpace: the disk is full, read-only, or not ours to write.
+        OutOfSpace: the disk is too small, full, read-only, or not ours to write.
     """
     if path.is_dir():
         raise UsageError(f"{path} is a folder", hint="give the name of a file")
@@ -178,26 +222,48 @@ def begin_pack(
             f"{path} exists and is complete", hint="choose another --out or add --overwrite"
         )
     provenance = {**provenance, "preprocessing": recipe_of(preprocess)}
+    if encoding is not None:
+        provenance["encoding"] = encoding.to_record()
     partial = partial_path(path)
-    if not _can_continue(partial, provenance, discard=overwrite):
+    begun: PackSource | HollowFile | None
+    begun = _to_continue(partial, provenance, discard=overwrite)
+    if begun is None:
         if partial.exists():
             with _writing(path), open(partial, "rb") as old:
                 _lock(old.fileno(), path)
-        _write_skeleton(path, source, preprocess.resize, provenance)
+        jpeg = encoding is not None
+        begun = skeleton(source, preprocess.resize, provenance, jpeg=jpeg)
+    place = Path(os.path.abspath(path)).parent
+    place = next(parent for parent in (place, *place.parents) if parent.is_dir())
+    budget = budget_of(place, source, preprocess, encoding, begun, threads)
+    tell(budget)
+    if budget.rest > budget.free:
+        about = "about " if budget.measured else ""
+        more = " more" if budget.continues else ""
+        raise OutOfSpace(
+            f"{path} needs {about}{budget.rest / 1e9:.3g} GB{more}, and"
+            f" {budget.free / 1e9:.3g} GB are free",
+            hint="free some space, choose another --out, or a smaller --size",
+        )
+    if isinstance(begun, HollowFile):
+        _pour(path, begun)
     return PackWriter(path)
 
 
-def _can_continue(partial: Path, provenance: Mapping[str, Any], *, discard: bool) -> bool:
+def _to_continue(
+    partial: Path, provenance: Mapping[str, Any], *, discard: bool
+) -> PackSource | None:
     if not partial.exists():
-        return False
+        return None
     try:
-        found = open_pack(partial, unfinished=True).provenance
+        begun = open_pack(partial, unfinished=True)
     except DamagedFile as error:
         if discard:
-            return False
+            return None
         raise DamagedFile(
             error.message, hint=f"delete {partial} or add --overwrite to start again"
         ) from error
+    found = begun.provenance
     names = sorted(found.keys() | provenance.keys())
     different = [name for name in names if found.get(name) != provenance.get(name)]
     if different and not discard:
@@ -205,7 +271,11 @@ def _can_continue(partial: Path, provenance: Mapping[str, Any], *, discard: bool
             f"{partial} is of an interrupted run with another {' and '.join(different)}",
             hint="repeat its settings, choose another --out, or add --overwrite",
         )
-    return not different
+    return None if different else begun
+
+
+def _digest(data: Any) -> Array:
+    return np.frombuffer(hashlib.sha256(data).digest(), np.uint8)
 
 
 def _lock(raw: int, path: Path) -> None:
@@ -225,24 +295,13 @@ def _in_use(path: Path) -> UsageError:
     )
 
 
-def _write_skeleton(
-    path: Path, source: ImageSource, side: int, provenance: Mapping[str, Any]
-) -> None:
-    """Writes ``<path>.partial`` with every dataset at full size and no row done."""
+def _pour(path: Path, hollow: HollowFile) -> None:
+    """Writes ``<path>.partial`` with every dataset in its place and no row done."""
     partial = partial_path(path)
     unborn = partial.with_name(partial.name + ".new")
-    hollow = skeleton(source, side, provenance)
-    needed = hollow.seek(0, os.SEEK_END)
-    with _writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(path.parent).free
-    if needed > free:
-        raise OutOfSpace(
-            f"{path} needs {needed / 1e9:.3g} GB, and {free / 1e9:.3g} GB are free",
-            hint="free some space, choose another --out, or a smaller --size",
-        )
     try:
         with _writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
             with open(unborn, "wb") as raw:
                 hollow.pour(raw)
             os.replace(unborn, partial)

@@ -149,7 +149,7 @@ def about_pack(path: Path, *, verify: bool, report: Reporter) -> Facts:
         "images repaired or converted": len(pack.noted()) - bad,
         "classes": len(pack.classes),
         "labelled images": int((np.asarray(pack.labels) >= 0).sum()),
-        "pixels": f"{pack.side} × {pack.side} × 3, uint8, RGB",
+        "holds": pack.holds,
     }
     if pack.complete:
         head["fingerprint"] = pack.fingerprint()

@@ -13,7 +13,7 @@ from alexkit.choices import WEIGHT_WORDS, Split
 from alexkit.errors import DataError, UsageError
 from alexkit.events import Chosen, Note, Reporter, Warned
 from alexkit.images.opening import open_source
-from alexkit.images.packed import PackSource
+from alexkit.images.packed import JpegPack, PackSource
 from alexkit.images.preprocess import Preprocess
 from alexkit.images.source import NO_LABEL, SPLITS, ImageSource
 from alexkit.models.zoo import Backbone, load_backbone
@@ -52,6 +52,13 @@ def open_data(data: Path, report: Reporter) -> ImageSource:
 
 def tell_pack(source: ImageSource, preprocess: Preprocess, report: Reporter) -> None:
     """Warns where a pack holds other pixels than ``preprocess`` makes of the originals."""
+    if isinstance(source, JpegPack):
+        report(
+            Note(
+                f"{source.root} holds {source.holds}: near what the network would get from the"
+                " originals, not equal"
+            )
+        )
     if isinstance(source, PackSource) and (told := source.differences(preprocess)):
         report(
             Warned(

@@ -6,15 +6,19 @@ import csv
 import io
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from alexkit.errors import UnreadableImage
 from alexkit.events import BadImage, Note, Reporter
 from alexkit.images.batches import Batch
+from alexkit.images.encode import EncodedBatch
 
 LEDGER = "bad_images.csv"
 HEADER = ("path", "reason", "action")
 USED = "used"
 """The action for an image that was repaired or converted; its reason says how."""
+
+Read = TypeVar("Read", bound=Batch | EncodedBatch)
 
 
 class Ledger:
@@ -70,7 +74,7 @@ class Ledger:
         """Notes an image that was used after what ``remark`` says; never an error."""
         self._note(path, remark, USED)
 
-    def watch(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+    def watch(self, batches: Iterable[Read]) -> Iterator[Read]:
         """The same batches, the repaired and converted images of each noted on the way."""
         for batch in batches:
             for remark in batch.remarks:

@@ -13,7 +13,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
-from alexkit.choices import Exif, FeatureDtype, Freeze, Norm, Protocol
+from alexkit.choices import Exif, FeatureDtype, Freeze, Keep, Norm, Protocol
 from alexkit.errors import UnknownName, UsageError
 
 
@@ -151,6 +151,8 @@ class PackOptions(SharedOptions):
 
     data: Path | None = argument("Folder, list or archive.", "DATA")
     size: int = option(256, "Pixels of the short side and the centre square.", "N", least=8)
+    keep: Keep = option(Keep.PIXELS, "pixels are exact; jpeg is a seventh the size, and near.")
+    quality: int | None = option(None, "Of --keep jpeg, up to 100 (default: 90).", "N", least=1)
     exif: Exif = option(Exif.IGNORE, "Camera's orientation tag.")
 
 

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import time
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from alexkit.choices import Exif
+from alexkit.choices import Exif, Keep
 from alexkit.errors import DataError, UsageError
 from alexkit.events import Note, Reporter, Saved, StageAdvanced, StageFinished, StageStarted
-from alexkit.images.batches import read_batches
-from alexkit.images.pack import BLOCK_ROWS, SUFFIX, Status, pack_bytes
+from alexkit.images.batches import Batch, read_batches
+from alexkit.images.budget import Budget
+from alexkit.images.encode import QUALITY, EncodedBatch, JpegEncoding, read_encoded
+from alexkit.images.pack import BLOCK_ROWS, SUFFIX, Status
 from alexkit.images.packed import open_pack
 from alexkit.images.packing import PackWriter, begin_pack
 from alexkit.images.preprocess import Preprocess
@@ -25,7 +26,7 @@ from alexkit.recipes.inputs import data_record, open_data
 from alexkit.recipes.interrupts import stop_requests
 from alexkit.recipes.ledger import LEDGER, Ledger
 from alexkit.recipes.options import PackOptions
-from alexkit.recipes.run_dir import RUNS, Remembering, RunDir, versions
+from alexkit.recipes.run_dir import Remembering, RunDir, versions
 from alexkit.reports.tables import size
 
 PACK_FILE = "images" + SUFFIX
@@ -52,9 +53,10 @@ def run(options: PackOptions, report: Reporter) -> dict[str, Any]:
         raise UsageError(
             f"--size {options.size} is too large", hint=f"the largest is {MAX_SIDE}"
         )
+    encoding = _encoding(options)
     report = Remembering(report)
     source = open_data(options.data, report)
-    _tell_budget(len(source), options, report)
+    threads = decode_threads(options.workers)
     folder: RunDir | None = None
     with ExitStack() as stack:
         path, ledger_path = options.out, None
@@ -70,9 +72,16 @@ def run(options: PackOptions, report: Reporter) -> dict[str, Any]:
         provenance = {"source": origin, "versions": versions()}
         ledger = Ledger(ledger_path, strict=options.strict, report=report)
         with begin_pack(
-            path, source, preprocess, provenance, overwrite=options.overwrite
+            path,
+            source,
+            preprocess,
+            provenance,
+            encoding=encoding,
+            overwrite=options.overwrite,
+            threads=threads,
+            tell=lambda budget: _tell(budget, len(source), options, report),
         ) as writer:
-            _fill(writer, source, preprocess, options, report, ledger)
+            _fill(writer, source, preprocess, encoding, threads, report, ledger)
             if ledger.bad == len(source):
                 writer.discard()
                 raise DataError(
@@ -87,14 +96,27 @@ def run(options: PackOptions, report: Reporter) -> dict[str, Any]:
     return result
 
 
-def _tell_budget(rows: int, options: PackOptions, report: Reporter) -> None:
-    place = Path(os.path.abspath(options.out or RUNS))
-    place = next(parent for parent in (place, *place.parents) if parent.is_dir())
-    side = options.size
+def _encoding(options: PackOptions) -> JpegEncoding | None:
+    if options.keep is Keep.JPEG:
+        quality = QUALITY if options.quality is None else options.quality
+        if quality > 100:
+            raise UsageError(f"--quality {quality} is too large", hint="the largest is 100")
+        return JpegEncoding(quality)
+    if options.quality is not None:
+        raise UsageError("--quality is of JPEG files", hint="add --keep jpeg, or leave it out")
+    return None
+
+
+def _tell(budget: Budget, rows: int, options: PackOptions, report: Reporter) -> None:
+    side, n = options.size, budget.measured
+    each = f"{side} × {side} × 3 bytes"
+    if n:
+        each = f"{size(budget.whole // rows)}, judging by {n:,} of them"
+    todo = f"{size(budget.rest)} of it still to be written; " if budget.continues else ""
     report(
         Note(
-            f"the pack takes {size(pack_bytes(rows, side))} ({rows:,} images × {side} × {side}"
-            f" × 3 bytes); {size(shutil.disk_usage(place).free)} are free in {place}"
+            f"the pack takes {'about ' if n else ''}{size(budget.whole)} ({rows:,} images ×"
+            f" {each}); {todo}{size(budget.free)} are free in {budget.place}"
         )
     )
 
@@ -103,7 +125,8 @@ def _fill(
     writer: PackWriter,
     source: ImageSource,
     preprocess: Preprocess,
-    options: PackOptions,
+    encoding: JpegEncoding | None,
+    threads: int,
     report: Reporter,
     ledger: Ledger,
 ) -> None:
@@ -115,14 +138,21 @@ def _fill(
     done, began = writer.done, time.monotonic()
     for row, reason in writer.unreadable().items():
         ledger.add(source.record(row).path, reason, NO_PIXELS)
-    batches = read_batches(
-        source,
-        np.arange(done, len(source)),
-        preprocess.train_square,
-        batch_size=BLOCK_ROWS,
-        threads=decode_threads(options.workers),
-        exif=preprocess.exif,
-    )
+    rows = np.arange(done, len(source))
+    batches: Iterator[Batch] | Iterator[EncodedBatch]
+    if encoding is None:
+        batches = read_batches(
+            source,
+            rows,
+            preprocess.train_square,
+            batch_size=BLOCK_ROWS,
+            threads=threads,
+            exif=preprocess.exif,
+        )
+    else:
+        batches = read_encoded(
+            source, rows, preprocess, encoding, batch_size=BLOCK_ROWS, threads=threads
+        )
     with stop_requests() as stop:
         report(StageStarted(STAGE, len(source), "images", done))
         for batch in ledger.watch(batches):
@@ -145,6 +175,7 @@ def _result(path: Path) -> dict[str, Any]:
         "repaired": len(pack.noted()) - bad,
         "classes": len(pack.classes),
         "side": pack.side,
+        "holds": pack.holds,
         "bytes": path.stat().st_size,
         "fingerprint": pack.fingerprint(),
     }

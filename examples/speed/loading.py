@@ -28,6 +28,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
+from alexkit.choices import Keep
 from alexkit.errors import UnreadableImage
 from alexkit.events import silent
 from alexkit.images.batches import read_batches
@@ -176,12 +177,16 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         listing = Path(scratch) / "images.csv"
         listing.write_text("".join(f'"{path}"\n' for path in paths))
         pack.run(PackOptions(data=listing, out=packed), silent)
+        small = Path(scratch) / "small.pack"
+        pack.run(PackOptions(data=listing, out=small, keep=Keep.JPEG), silent)
         tiers: dict[str, Any] = {
             BASELINE: (lambda: iter(loader), 1),
             "originals, normalised": (ours(source, rows, args, normalise=True), 1),
             "originals": (ours(source, rows, args, normalise=False), 1),
         }
         everything = np.arange(len(rows))
+        jpegs = ours(open_pack(small), everything, args, normalise=False)
+        tiers["JPEG pack"] = (jpegs, args.fast_passes)
         stored = open_pack(packed)
         squares = np.stack([stored.pixels(row).rgb for row in range(len(rows))])
         for name, ready in (("raw pack", stored), ("in memory", InMemory(stored, squares))):

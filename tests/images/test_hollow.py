@@ -45,6 +45,20 @@ def test_what_was_not_written_takes_no_memory_and_reads_as_zeros(tmp_path: Path)
     assert hollow.read(1) == b""
 
 
+def test_differences_are_pages_and_bytes() -> None:
+    one, other = HollowFile(), HollowFile()
+    for file, data in ((one, b"abc"), (other, b"axc")):
+        for place in (5, 9000):
+            file.seek(place)
+            file.write(b"same" if place == 5 else data)
+    one.seek(10**10)
+    one.write(b"z")
+    (at, which, values), (last, _, _) = one.differences(other)
+    assert (at, np.flatnonzero(which).tolist()) == (8192, [9001 - 8192])
+    assert values[9000 - 8192 : 9003 - 8192].tobytes() == b"abc"
+    assert last == 10**10 // 4096 * 4096
+
+
 def test_a_skeleton_is_made_in_little_memory(tmp_path: Path) -> None:
     plan = Plan(
         rows=RowTable(("a.jpg", "b.jpg"), np.zeros(2, np.int32), np.zeros(2, np.uint8)),

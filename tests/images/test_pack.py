@@ -22,31 +22,37 @@ from alexkit.errors import (
     UnreadableImage,
     UsageError,
 )
-from alexkit.images.batches import Batch, ReadyPixels, read_batches
+from alexkit.images.batches import Batch, OwnDecoder, ReadyPixels, read_batches
+from alexkit.images.budget import Budget
 from alexkit.images.decode import decode
+from alexkit.images.encode import EncodedBatch, JpegEncoding, encode_jpeg, read_encoded
 from alexkit.images.opening import open_source
 from alexkit.images.pack import (
     BLOCK_ROWS,
+    END,
     LABEL,
+    LEAST_JPEG,
     NOTE,
     PATH,
     SPLIT,
     STATUS,
     Status,
     is_pack,
-    pack_bytes,
+    jpeg_length,
     partial_path,
     read_tables,
 )
-from alexkit.images.packed import PackSource, open_pack
+from alexkit.images.packed import JpegPack, PackSource, PixelPack, open_pack
 from alexkit.images.packing import PackWriter, begin_pack
 from alexkit.images.preprocess import Preprocess
 from alexkit.images.source import SPLITS, ImageSource
+from tests.conftest import textured_rgb
 
 SMALL = Preprocess(resize=20, crop=16)
 COUNT = 2 * BLOCK_ROWS + 10
 BAD = (3, BLOCK_ROWS, COUNT - 1)
 ALPHA = 9
+KINDS = {"pixels": None, "jpeg": JpegEncoding()}
 PROVENANCE = {"source": {"root": "/photos", "fingerprint": "77"}, "versions": {"numpy": "2"}}
 
 
@@ -68,11 +74,30 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> ImageSource:
     return open_source(folder / "list.csv")
 
 
-def blocks(source: ImageSource, first: int = 0, preprocess: Preprocess = SMALL) -> list[Batch]:
+@pytest.fixture(scope="module", params=KINDS)
+def encoding(request: pytest.FixtureRequest) -> JpegEncoding | None:
+    """Of both kinds of pack; None is pixels."""
+    return KINDS[request.param]
+
+
+Block = Batch | EncodedBatch
+
+
+def blocks(
+    source: ImageSource,
+    encoding: JpegEncoding | None,
+    first: int = 0,
+    preprocess: Preprocess = SMALL,
+) -> list[Block]:
+    rows = np.arange(first, len(source))
+    if encoding is not None:
+        return list(
+            read_encoded(source, rows, preprocess, encoding, batch_size=BLOCK_ROWS, threads=2)
+        )
     return list(
         read_batches(
             source,
-            np.arange(first, len(source)),
+            rows,
             preprocess.train_square,
             batch_size=BLOCK_ROWS,
             threads=0,
@@ -81,23 +106,43 @@ def blocks(source: ImageSource, first: int = 0, preprocess: Preprocess = SMALL) 
     )
 
 
-def begun(path: Path, source: ImageSource, **changes: object) -> PackWriter:
-    given = {"preprocess": SMALL, "provenance": PROVENANCE, **changes}
+def begun(
+    path: Path, source: ImageSource, encoding: JpegEncoding | None, **changes: object
+) -> PackWriter:
+    given = {"preprocess": SMALL, "provenance": PROVENANCE, "encoding": encoding, **changes}
     return begin_pack(path, source, **given)  # type: ignore[arg-type]
 
 
-def packed(path: Path, source: ImageSource, preprocess: Preprocess = SMALL) -> PackSource:
-    with begun(path, source, preprocess=preprocess) as writer:
+def packed(
+    path: Path,
+    source: ImageSource,
+    encoding: JpegEncoding | None,
+    preprocess: Preprocess = SMALL,
+) -> PackSource:
+    with begun(path, source, encoding, preprocess=preprocess) as writer:
         done = 0
-        for batch in blocks(source, preprocess=preprocess):
+        for batch in blocks(source, encoding, preprocess=preprocess):
             done = writer.append(done, batch)
         writer.finish()
     return open_pack(path)
 
 
+def packed_end(path: Path, row: int) -> int:
+    with h5py.File(path, "r") as file:
+        return int(file["rows/end"][row])
+
+
+def pixels_of(pack: PackSource, row: int) -> np.ndarray:
+    return decode(pack.read(row), exif=False).rgb
+
+
 @pytest.fixture(scope="module")
-def pack(photos: ImageSource, tmp_path_factory: pytest.TempPathFactory) -> PackSource:
-    return packed(tmp_path_factory.mktemp("packs") / "x.pack", photos)
+def pack(
+    photos: ImageSource,
+    encoding: JpegEncoding | None,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> PackSource:
+    return packed(tmp_path_factory.mktemp("packs") / "x.pack", photos, encoding)
 
 
 class TestReading:
@@ -105,8 +150,9 @@ class TestReading:
         self, pack: PackSource, photos: ImageSource
     ) -> None:
         opened = open_source(pack.path)
-        assert isinstance(opened, PackSource)
-        assert isinstance(opened, ReadyPixels)
+        assert isinstance(opened, PixelPack | JpegPack)
+        assert isinstance(opened, ReadyPixels) is isinstance(opened, PixelPack)
+        assert isinstance(opened, OwnDecoder) is isinstance(opened, JpegPack)
         assert len(pack) == len(photos)
         assert pack.classes == photos.classes == ("Käfer", "dog")
         np.testing.assert_array_equal(pack.labels, photos.labels)
@@ -133,17 +179,26 @@ class TestReading:
         ]
         for a, b in zip(*both, strict=True):
             np.testing.assert_array_equal(a.rows, b.rows)
-            assert torch.equal(a.pixels, b.pixels)
+            if isinstance(pack, JpegPack):
+                # Of noise, which is the worst there is.
+                assert (a.pixels.float() - b.pixels).abs().mean() < 9
+            else:
+                assert torch.equal(a.pixels, b.pixels)
             assert torch.equal(a.labels, b.labels)
             assert (a.bad, a.remarks) == (b.bad, b.remarks)
         assert sum(len(batch.bad) for batch in both[1]) == len(BAD)
         assert sum(len(batch.remarks) for batch in both[1]) == 1
 
-    def test_rows_as_encoded_bytes_hold_the_same_pixels(self, pack: PackSource) -> None:
+    def test_rows_as_encoded_bytes_hold_the_pixels(
+        self, pack: PackSource, photos: ImageSource
+    ) -> None:
         for row in (0, ALPHA, COUNT - 2):
-            np.testing.assert_array_equal(
-                decode(pack.read(row), exif=False).rgb, pack.pixels(row).rgb
-            )
+            square = SMALL.train_square(decode(photos.read(row), exif=False).rgb)
+            if isinstance(pack, JpegPack):
+                assert pack.read(row) == encode_jpeg(square, JpegEncoding())
+                np.testing.assert_array_equal(pixels_of(pack, row), pack.decoded(row).rgb)
+            else:
+                np.testing.assert_array_equal(pixels_of(pack, row), square)
         with pytest.raises(UnreadableImage, match="HTML"):
             pack.read(BAD[0])
 
@@ -155,22 +210,30 @@ class TestReading:
     def test_any_hdf5_reader_can_use_it(self, pack: PackSource, photos: ImageSource) -> None:
         with h5py.File(pack.path, "r") as file:
             assert file.attrs["format"] == "alexkit/pack"
-            assert file["pixels"].shape == (COUNT, 20, 20, 3)
-            assert file["pixels"].dtype == np.uint8
-            assert file["pixels"].chunks is None
+            expected = SMALL.train_square(decode(photos.read(1), exif=False).rgb)
+            if isinstance(pack, JpegPack):
+                assert file["jpeg"].dtype == np.uint8
+                assert file["jpeg"].shape == (max(LEAST_JPEG, file["rows/end"][-1]),)
+                begin, end = file["rows/end"][:2]
+                stored = file["jpeg"][begin:end].tobytes()
+                assert stored == encode_jpeg(expected, JpegEncoding())
+            else:
+                assert file["pixels"].shape == (COUNT, 20, 20, 3)
+                assert file["pixels"].dtype == np.uint8
+                assert file["pixels"].chunks is None
+                np.testing.assert_array_equal(file["pixels"][1], expected)
             assert file["rows/path"].asstr()[5] == photos.record(5).path
             words = file["rows/split"].asstr()[:]
             assert words.tolist() == [SPLITS[code].value for code in photos.splits]
             assert file["classes"].asstr()[:].tolist() == ["Käfer", "dog"]
-            expected = SMALL.train_square(decode(photos.read(0), exif=False).rgb)
-            np.testing.assert_array_equal(file["pixels"][0], expected)
             assert json.loads(file.attrs["provenance"])["source"] == PROVENANCE["source"]
 
-    def test_a_pack_of_a_pack_holds_the_same_pixels(
-        self, pack: PackSource, tmp_path: Path
+    def test_a_pack_of_a_pack_holds_the_same(
+        self, pack: PackSource, encoding: JpegEncoding | None, tmp_path: Path
     ) -> None:
-        again = packed(tmp_path / "again.pack", pack)
-        np.testing.assert_array_equal(again._pixels, pack._pixels)
+        again = packed(tmp_path / "again.pack", pack, encoding)
+        for row in np.flatnonzero(pack.status == Status.DONE):
+            assert again.read(row) == pack.read(row)
         assert again.noted() == pack.noted()
 
 
@@ -203,10 +266,11 @@ def test_differences_are_named(pack: PackSource) -> None:
 
 
 def test_fingerprint_is_of_the_content(
-    pack: PackSource, photos: ImageSource, tmp_path: Path
+    pack: PackSource, photos: ImageSource, encoding: JpegEncoding | None, tmp_path: Path
 ) -> None:
-    assert packed(tmp_path / "same.pack", photos).fingerprint() == pack.fingerprint()
-    other = packed(tmp_path / "other.pack", photos, Preprocess(resize=21, crop=16))
+    same = packed(tmp_path / "same.pack", photos, encoding)
+    assert same.fingerprint() == pack.fingerprint()
+    other = packed(tmp_path / "other.pack", photos, encoding, Preprocess(resize=21, crop=16))
     assert other.fingerprint() != pack.fingerprint()
 
 
@@ -227,8 +291,8 @@ class TestDamage:
     @pytest.mark.parametrize(
         ("dataset", "entry", "value", "said"),
         [
-            ("pixels", (0, 3, 3, 1), None, "rows 0 to 63"),
-            ("pixels", (COUNT - 2, 0, 0, 0), None, "rows 128 to 137"),
+            ("images", 0, None, "rows 0 to 63"),
+            ("images", -1, None, "rows 128 to 137"),
             ("rows/label", 3, 1, "the tables"),
             ("rows/split", 0, b"test", "the tables"),
             ("rows/path", 2, b"else.png", "the tables"),
@@ -241,9 +305,51 @@ class TestDamage:
         self, copy: Path, dataset: str, entry: object, value: object, said: str
     ) -> None:
         with h5py.File(copy, "r+") as file:
-            given = 255 - file[dataset][entry] if value is None else value
-            file[dataset][entry] = given
+            if dataset == "images":
+                images = file["jpeg" if "jpeg" in file else "pixels"]
+                images[(entry,) * images.ndim] ^= 1
+            else:
+                file[dataset][entry] = value
         assert self.wrong(copy) == [said]
+
+    def test_ends_of_jpeg_files(self, photos: ImageSource, tmp_path: Path) -> None:
+        path = tmp_path / "x.pack"
+        whole = packed(path, photos, JpegEncoding()).path.read_bytes()
+        for entry, value, wrong in (
+            (5, 1 + packed_end(path, 5), ["the tables"]),
+            (
+                127,
+                1 + packed_end(path, 127),
+                ["rows 64 to 127", "rows 128 to 137", "the tables"],
+            ),
+            (5, 0, None),
+            (0, -1, None),
+            (COUNT - 1, 1 << 60, None),
+        ):
+            path.write_bytes(whole)
+            with h5py.File(path, "r+") as file:
+                file["rows/end"][entry] = value
+            if wrong is None:
+                with pytest.raises(DamagedFile):
+                    open_pack(path)
+            else:
+                assert self.wrong(path) == wrong
+
+    def test_a_jpeg_damaged_since_is_a_bad_image(
+        self, photos: ImageSource, tmp_path: Path
+    ) -> None:
+        pack = packed(tmp_path / "x.pack", photos, JpegEncoding())
+        with h5py.File(pack.path, "r+") as file:
+            file["jpeg"][packed_end(pack.path, 0) : packed_end(pack.path, 1)] = 0
+        (batch,) = read_batches(
+            open_pack(pack.path),
+            np.arange(3),
+            SMALL.square,
+            batch_size=3,
+            threads=2,
+            exif=False,
+        )
+        assert [bad.row for bad in batch.bad] == [1]
 
     @pytest.mark.parametrize("kept", [0, 100, 5000, -1])
     def test_truncated(self, copy: Path, kept: int) -> None:
@@ -258,7 +364,7 @@ class TestDamage:
     ) -> None:
         whole, rng = pack.path.read_bytes(), np.random.default_rng(0)
         places = read_tables(pack.path).places
-        names = [PATH, LABEL, SPLIT, STATUS, NOTE]
+        names = [PATH, LABEL, SPLIT, STATUS, NOTE, *([END] if END in places else [])]
         refused = 0
         for turn in range(200):
             offset, dtype, (count,) = places[names[turn % len(names)]]
@@ -272,7 +378,7 @@ class TestDamage:
             except DamagedFile:
                 refused += 1
             else:
-                assert self.wrong(copy) == ["the tables"]
+                assert "the tables" in self.wrong(copy)
         assert refused > 80
 
     def test_foreign_files(self, copy: Path, tmp_path: Path) -> None:
@@ -303,15 +409,19 @@ class TestDamage:
 
 class TestWriting:
     def test_stopped_between_blocks_it_goes_on_to_the_same_bytes(
-        self, photos: ImageSource, pack: PackSource, tmp_path: Path
+        self,
+        photos: ImageSource,
+        pack: PackSource,
+        encoding: JpegEncoding | None,
+        tmp_path: Path,
     ) -> None:
         path = tmp_path / "x.pack"
         for done in (0, 64, 128, COUNT):
-            with begun(path, photos) as writer:
+            with begun(path, photos, encoding) as writer:
                 assert writer.done == done
                 assert sorted(writer.unreadable()) == [row for row in BAD if row < done]
                 if done < COUNT:
-                    assert writer.append(done, blocks(photos, done)[0]) > done
+                    assert writer.append(done, blocks(photos, encoding, done)[0]) > done
                 else:
                     writer.finish()
             assert path.exists() is (done == COUNT)
@@ -319,104 +429,204 @@ class TestWriting:
         assert list(tmp_path.iterdir()) == [path]
 
     def test_a_block_without_its_statuses_is_written_again(
-        self, photos: ImageSource, pack: PackSource, tmp_path: Path
+        self,
+        photos: ImageSource,
+        pack: PackSource,
+        encoding: JpegEncoding | None,
+        tmp_path: Path,
     ) -> None:
         path = tmp_path / "x.pack"
-        with begun(path, photos) as writer:
-            writer.append(0, blocks(photos)[0])
-        with h5py.File(partial_path(path), "r+") as file:
-            file["rows/status"][10:] = 0
-            file["pixels"][20] = 99
-        with begun(path, photos) as writer:
+        with begun(path, photos, encoding) as writer:
+            writer.append(0, blocks(photos, encoding)[0])
+        # Not with h5py, which cuts off what it does not know of.
+        places = read_tables(partial_path(path)).places
+        with partial_path(path).open("r+b") as file:
+            for name, skipped, left in (
+                (STATUS, 10, bytes(54)),
+                *([(END, 80, b"?" * 400)] if encoding else []),
+                ("jpeg" if encoding else "pixels", 500, b"?" * 1200),
+            ):
+                file.seek(places[name][0] + skipped)
+                file.write(left)
+        with begun(path, photos, encoding) as writer:
             assert writer.done == 0
-            for first, batch in zip(range(0, COUNT, BLOCK_ROWS), blocks(photos), strict=True):
-                writer.append(first, batch)
+            for batch in blocks(photos, encoding):
+                writer.append(writer.done, batch)
             writer.finish()
         assert path.read_bytes() == pack.path.read_bytes()
 
     def test_what_is_unfinished_does_not_pretend(
-        self, photos: ImageSource, tmp_path: Path
+        self, photos: ImageSource, encoding: JpegEncoding | None, tmp_path: Path
     ) -> None:
         path = tmp_path / "x.pack"
-        with begun(path, photos) as writer:
-            writer.append(0, blocks(photos)[0])
+        with begun(path, photos, encoding) as writer:
+            writer.append(0, blocks(photos, encoding)[0])
         os.rename(partial_path(path), path)
         with pytest.raises(DamagedFile, match="not complete"):
             open_source(path)
         assert not open_pack(path, unfinished=True).complete
         with pytest.raises(UnreadableImage, match="not packed"):
-            open_pack(path, unfinished=True).pixels(COUNT - 2)
+            open_pack(path, unfinished=True).read(COUNT - 2)
 
     def test_other_settings_are_refused_by_name(
-        self, photos: ImageSource, tmp_path: Path
+        self, photos: ImageSource, encoding: JpegEncoding | None, tmp_path: Path
     ) -> None:
         path = tmp_path / "x.pack"
-        begun(path, photos).__exit__()
+        begun(path, photos, encoding).__exit__()
         with pytest.raises(FileMismatch, match="another preprocessing"):
-            begun(path, photos, preprocess=Preprocess(resize=21, crop=16))
+            begun(path, photos, encoding, preprocess=Preprocess(resize=21, crop=16))
         with pytest.raises(FileMismatch, match="another source"):
-            begun(path, photos, provenance={**PROVENANCE, "source": {}})
-        begun(path, photos, provenance={**PROVENANCE, "source": {}}, overwrite=True).__exit__()
+            begun(path, photos, encoding, provenance={**PROVENANCE, "source": {}})
+        with pytest.raises(FileMismatch, match="another encoding"):
+            begun(path, photos, JpegEncoding(80) if encoding is None else None)
+        other = {**PROVENANCE, "source": {}}
+        begun(path, photos, encoding, provenance=other, overwrite=True).__exit__()
 
     def test_a_finished_pack_is_not_replaced_unasked(
-        self, photos: ImageSource, tmp_path: Path
+        self, photos: ImageSource, encoding: JpegEncoding | None, tmp_path: Path
     ) -> None:
         path = tmp_path / "x.pack"
-        packed(path, photos)
+        packed(path, photos, encoding)
         with pytest.raises(OutputExists):
-            begun(path, photos)
-        with begun(path, photos, overwrite=True):
+            begun(path, photos, encoding)
+        with begun(path, photos, encoding, overwrite=True):
             assert open_pack(path).complete  # until the new one is
         with pytest.raises(UsageError, match="folder"):
-            begun(tmp_path, photos)
+            begun(tmp_path, photos, encoding)
 
-    def test_two_writers_are_refused(self, photos: ImageSource, tmp_path: Path) -> None:
+    def test_two_writers_are_refused(
+        self, photos: ImageSource, encoding: JpegEncoding | None, tmp_path: Path
+    ) -> None:
         path = tmp_path / "x.pack"
-        with begun(path, photos):
+        with begun(path, photos, encoding):
             for overwrite in (False, True):
                 with pytest.raises(UsageError, match="another process"):
-                    begun(path, photos, overwrite=overwrite)
+                    begun(path, photos, encoding, overwrite=overwrite)
             other = Preprocess(resize=21, crop=16)
             with pytest.raises(UsageError, match="another process"):
-                begun(path, photos, preprocess=other, overwrite=True)
-        begun(path, photos).__exit__()
+                begun(path, photos, encoding, preprocess=other, overwrite=True)
+        begun(path, photos, encoding).__exit__()
 
-    def test_a_damaged_partial_is_told(self, photos: ImageSource, tmp_path: Path) -> None:
+    def test_a_damaged_partial_is_told(
+        self, photos: ImageSource, encoding: JpegEncoding | None, tmp_path: Path
+    ) -> None:
         path = tmp_path / "x.pack"
         partial_path(path).write_bytes(b"no pack")
         with pytest.raises(DamagedFile) as caught:
-            begun(path, photos)
+            begun(path, photos, encoding)
         assert "--overwrite" in caught.value.hint
-        begun(path, photos, overwrite=True).__exit__()
+        begun(path, photos, encoding, overwrite=True).__exit__()
+
+
+class TestLengthOfTheFiles:
+    """A pack of JPEGs is told its length at the end, in a few pages of the file."""
+
+    def test_killed_between_any_two_of_them_it_goes_on_to_the_same_bytes(
+        self, tmp_path: Path
+    ) -> None:
+        # With some number of rows, what is to be written lies across two pages.
+        most, count = 0, 0
+        (tmp_path / "photos").mkdir()
+        while most < 3 and count < 200:
+            Image.fromarray(textured_rgb(count, 24, 30)).save(
+                tmp_path / f"photos/{count:07}.png"
+            )
+            count += 1
+            source, path = open_source(tmp_path / "photos"), tmp_path / f"{count}.pack"
+            begun(path, source, JpegEncoding()).__exit__()
+            pages = list(jpeg_length(read_tables(partial_path(path)), 200_000))
+            assert pages[0][0] == 0
+            assert set(np.flatnonzero(pages[0][1])) <= set(range(40, 48))  # the file's end
+            most = len(pages)
+        assert most == 3
+        with begun(path, source, JpegEncoding()) as writer:
+            for batch in blocks(source, JpegEncoding()):
+                writer.append(writer.done, batch)
+        partial = partial_path(path)
+        filled, tables = partial.read_bytes(), read_tables(partial)
+        with begun(path, source, JpegEncoding()) as writer:
+            writer.finish()
+        expected = path.read_bytes()
+        length = len(expected) - tables.places["jpeg"][0]
+        for written in range(4):
+            path.unlink()
+            data = np.frombuffer(filled, np.uint8).copy()
+            for at, matters, values in list(jpeg_length(tables, length))[:written]:
+                page = data[at : at + len(values)]
+                page[:] = np.where(matters[: len(page)], values[: len(page)], page)
+            partial.write_bytes(data)
+            with h5py.File(partial, "r") as file:
+                assert len(file["jpeg"][:]) in (LEAST_JPEG, length)
+            with begun(path, source, JpegEncoding()) as writer:
+                assert writer.done == count
+                writer.finish()
+            assert path.read_bytes() == expected
+
+    @pytest.mark.parametrize("rows", [1, 3])
+    def test_few_bytes_are_padded(self, rows: int, tmp_path: Path) -> None:
+        folder = tmp_path / "photos"
+        folder.mkdir()
+        for row in range(rows):
+            Image.new("RGB", (20, 20)).save(folder / f"{row}.png")
+        pack = packed(tmp_path / "x.pack", open_source(folder), JpegEncoding())
+        with h5py.File(pack.path, "r") as file:
+            assert file["jpeg"].shape == (LEAST_JPEG,)
+            assert not file["jpeg"][file["rows/end"][-1] :].any()
+        assert all(right for _, _, right in pack.verify())
+        assert not pixels_of(pack, rows - 1).any()
+
+    def test_what_a_kill_left_behind_them_is_cut_off(
+        self, photos: ImageSource, tmp_path: Path
+    ) -> None:
+        both = [tmp_path / "a.pack", tmp_path / "b.pack"]
+        for path, left in zip(both, (b"", b"?" * 5000), strict=True):
+            with begun(path, photos, JpegEncoding()) as writer:
+                for batch in blocks(photos, JpegEncoding()):
+                    writer.append(writer.done, batch)
+                with partial_path(path).open("ab") as file:
+                    file.write(left)
+                writer.finish()
+        assert both[0].read_bytes() == both[1].read_bytes()
 
 
 class TestDisk:
     def test_too_small_is_said_before_the_first_byte(
-        self, photos: ImageSource, small_disk: Path
+        self, photos: ImageSource, encoding: JpegEncoding | None, small_disk: Path
     ) -> None:
-        large = Preprocess(resize=100, crop=96)
-        assert pack_bytes(COUNT, 100) > 2 << 20
+        large, told = Preprocess(resize=500, crop=96), list[Budget]()
         with pytest.raises(OutOfSpace, match="needs"):
-            begun(small_disk / "x.pack", photos, preprocess=large)
+            begun(small_disk / "x.pack", photos, encoding, preprocess=large, tell=told.append)
+        assert told[0].rest > told[0].free
+        assert told[0].place == small_disk
         assert list(small_disk.iterdir()) == []
 
     def test_filled_while_packing(
-        self, photos: ImageSource, pack: PackSource, small_disk: Path
+        self,
+        photos: ImageSource,
+        pack: PackSource,
+        encoding: JpegEncoding | None,
+        small_disk: Path,
     ) -> None:
         path, ballast = small_disk / "x.pack", small_disk / "ballast"
-        with begun(path, photos) as writer:
-            writer.append(0, blocks(photos)[0])
+        with begun(path, photos, encoding) as writer:
+            writer.append(0, blocks(photos, encoding)[0])
             with suppress(OSError), ballast.open("wb", 0) as file:
                 while True:
                     file.write(bytes(4096))
             with pytest.raises(OutOfSpace, match="No space"):
-                writer.append(64, blocks(photos, 64)[0])
+                writer.append(64, blocks(photos, encoding, 64)[0])
         assert not path.exists()
         assert not open_pack(partial_path(path), unfinished=True).complete
+        told: list[Budget] = []
+        with pytest.raises(OutOfSpace, match="more, and 0 GB are free"):
+            begun(path, photos, encoding, tell=told.append)
+        assert told[0].continues
+        # Two of three blocks, nearly: pages at the edges are there already.
+        assert 0.4 < told[0].rest / told[0].whole < 0.7
         ballast.unlink()
-        with begun(path, photos) as writer:
+        with begun(path, photos, encoding) as writer:
             assert writer.done == 64
-            for first, batch in zip((64, 128), blocks(photos, 64), strict=True):
+            for first, batch in zip((64, 128), blocks(photos, encoding, 64), strict=True):
                 writer.append(first, batch)
             writer.finish()
         assert path.read_bytes() == pack.path.read_bytes()

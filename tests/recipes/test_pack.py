@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from PIL import Image
@@ -27,16 +29,18 @@ from tests.recipes.conftest import working_in
 PROGRAM = "from alexkit.cli.app import main; main()"
 PHOTOS = 300
 PACK = ["pack", "photos", "--size", "192", "--workers", "1"]
+KINDS = ("pixels", "jpeg")
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with ``photos``, 300 and one bad, and ``never-killed.pack`` of them."""
+    """A folder with ``photos``, 300 and one bad, and packs of them that were never killed."""
     folder = tmp_path_factory.mktemp("packing")
     photos_in(folder / "photos", {"train/ant": 200, "train/bee": 80, "val/ant": 20})
     (folder / "photos/train/bee/broken.jpg").write_bytes(b"\xff\xd8 no image")
     with working_in(folder):
-        assert run([*PACK, "--out", "never-killed.pack"]) == 0
+        for keep in KINDS:
+            assert run([*PACK, "--keep", keep, "--out", f"{keep}.pack"]) == 0
     return folder
 
 
@@ -46,10 +50,12 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def stop_after(rows: int, out: str, folder: Path, number: signal.Signals) -> int:
+def stop_after(
+    rows: int, out: str, folder: Path, number: signal.Signals, keep: str = "pixels"
+) -> int:
     """Runs the command and sends a signal as soon as ``rows`` rows are in the file."""
     child = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, *PACK, "--out", out],
+        [sys.executable, "-c", PROGRAM, *PACK, "--keep", keep, "--out", out],
         cwd=folder,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         stdout=subprocess.DEVNULL,
@@ -70,14 +76,19 @@ def stop_after(rows: int, out: str, folder: Path, number: signal.Signals) -> int
     return child.wait(timeout=60)
 
 
-def test_killed_twice_the_file_is_byte_equal(place: Path) -> None:
+@pytest.mark.parametrize("keep", KINDS)
+def test_killed_twice_the_file_is_byte_equal(
+    place: Path, keep: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = f"killed-{keep}.pack"
     for rows in (0, 128):
-        assert stop_after(rows, "K.pack", place, signal.SIGKILL) == -signal.SIGKILL
-        assert not (place / "K.pack").exists()
+        assert stop_after(rows, out, place, signal.SIGKILL, keep) == -signal.SIGKILL
+        assert not (place / out).exists()
     with working_in(place):
-        assert run([*PACK, "--out", "K.pack"]) == 0
-    assert (place / "K.pack").read_bytes() == (place / "never-killed.pack").read_bytes()
-    assert not (place / "K.pack.partial").exists()
+        assert run([*PACK, "--keep", keep, "--out", out]) == 0
+    assert "of it still to be written; " in capsys.readouterr().err
+    assert (place / out).read_bytes() == (place / f"{keep}.pack").read_bytes()
+    assert not (place / f"{out}.partial").exists()
 
 
 def test_stopped_by_a_signal_it_goes_on(place: Path) -> None:
@@ -85,12 +96,13 @@ def test_stopped_by_a_signal_it_goes_on(place: Path) -> None:
     assert not (place / "S.pack").exists()
     with working_in(place):
         assert run([*PACK, "--out", "S.pack"]) == 0
-    assert (place / "S.pack").read_bytes() == (place / "never-killed.pack").read_bytes()
+    assert (place / "S.pack").read_bytes() == (place / "pixels.pack").read_bytes()
 
 
-def test_labels_are_those_of_the_folder(place: Path) -> None:
+@pytest.mark.parametrize("keep", KINDS)
+def test_labels_are_those_of_the_folder(place: Path, keep: str) -> None:
     folder = open_source(place / "photos")
-    pack = open_source(place / "never-killed.pack")
+    pack = open_source(place / f"{keep}.pack")
     assert pack.classes == folder.classes
     assert [pack.record(row) for row in range(len(pack))] == [
         folder.record(row) for row in range(len(folder))
@@ -110,6 +122,22 @@ def test_the_budget_is_said_first(
     assert "32 × 32" in told.out
 
 
+def test_the_budget_of_jpeg_files_is_measured(
+    place: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["pack", str(place / "photos"), "--size", "32", "--keep", "jpeg"]
+    assert run([*words, "--quality", "80", "--out", "a.pack", "--json"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    (budget,) = (line["text"] for line in lines if "judging by" in line.get("text", ""))
+    said = re.match(
+        r"the pack takes about (\S+) kB \(301 images × \S+ kB, judging by 32 of", budget
+    )
+    assert said
+    with h5py.File("a.pack") as file:
+        assert float(said[1]) == pytest.approx(len(file["jpeg"]) / 1000, rel=0.1)
+    assert lines[-1]["result"]["holds"] == "32 × 32 pixels as JPEG of quality 80, 4:4:4"
+
+
 def test_without_out_there_is_a_run_folder(place: Path, here: Path) -> None:
     assert run(["pack", str(place / "photos"), "--size", "32"]) == 0
     record = read_record(here / "runs/pack-001")
@@ -122,14 +150,15 @@ def test_without_out_there_is_a_run_folder(place: Path, here: Path) -> None:
     assert ledger[1].startswith("train/bee/broken.jpg,")
 
 
+@pytest.mark.parametrize(("keep", "said"), [("pixels", "0.0593 GB"), ("jpeg", "about 0.0")])
 def test_a_full_disk_is_one_line_and_status_5(
-    place: Path, small_disk: Path, capsys: pytest.CaptureFixture[str]
+    place: Path, keep: str, said: str, small_disk: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = str(small_disk / "x.pack")
-    assert run(["pack", str(place / "photos"), "--out", out]) == 5
+    assert run(["pack", str(place / "photos"), "--keep", keep, "--out", out]) == 5
     *_, error, hint = capsys.readouterr().err.splitlines()
     assert error.startswith("error: ")
-    assert "needs 0.0593 GB" in error
+    assert f"needs {said}" in error
     assert hint.startswith("hint: free some space")
     assert list(small_disk.iterdir()) == []
 
@@ -142,6 +171,9 @@ def test_a_full_disk_is_one_line_and_status_5(
         (["pack", "bad", "--out", "x.pack"], 3, "none of the 2 images"),
         (["pack", "bad", "--out", "x.pack", "--size", "5000"], 2, "4096"),
         (["pack", "bad", "--out", "x.pack", "--size", "4"], 2, "--size"),
+        (["pack", "bad", "--out", "x.pack", "--keep", "jpeg"], 3, "none of the 2 images"),
+        (["pack", "bad", "--out", "x.pack", "--quality", "90"], 2, "--keep jpeg"),
+        (["pack", "bad", "--out", "x.pack", "--keep", "jpeg", "--quality", "101"], 2, "100"),
         (["info", "bad/a.jpg", "--verify"], 2, "no pack"),
     ],
 )
@@ -184,8 +216,11 @@ def test_exif_is_obeyed_when_asked_and_what_reads_the_pack_knows(
 
 
 class TestInfo:
-    def test_says_what_it_is(self, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        path = place / "never-killed.pack"
+    @pytest.mark.parametrize("keep", KINDS)
+    def test_says_what_it_is(
+        self, place: Path, keep: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        path = place / f"{keep}.pack"
         assert run(["info", str(path), "--verify", "--json"]) == 0
         result = json.loads(capsys.readouterr().out.splitlines()[-1])["result"]
         facts = result[str(path)]
@@ -194,16 +229,21 @@ class TestInfo:
         assert facts["classes"] == 2
         assert facts["complete"] == "yes"
         assert facts["verified"] == "every block is as it was written"
+        assert facts["holds"] == "192 × 192 pixels" + (
+            " as JPEG of quality 90, 4:4:4" if keep == "jpeg" else ""
+        )
+        assert result["provenance"].get("encoding.quality") == (90 if keep == "jpeg" else None)
         assert result["provenance"]["source.kind"] == "folder"
         (odd,) = result["unreadable, repaired or converted"].items()
         assert odd[0] == "train/bee/broken.jpg"
         assert odd[1] == "not an image, or of an unsupported format"
         assert result["provenance"]["preprocessing.resize"] == 192
 
+    @pytest.mark.parametrize("keep", KINDS)
     def test_verify_finds_one_wrong_byte(
-        self, place: Path, here: Path, capsys: pytest.CaptureFixture[str]
+        self, place: Path, keep: str, here: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        data = bytearray((place / "never-killed.pack").read_bytes())
+        data = bytearray((place / f"{keep}.pack").read_bytes())
         data[-1] ^= 1  # the last row's last pixel
         Path("edited.pack").write_bytes(data)
         assert run(["info", "edited.pack"]) == 0
@@ -225,6 +265,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "photos/train/ant/broken.jpg").write_bytes(b"\xff\xd8 no image")
     with working_in(folder):
         assert run(["pack", "photos", "--out", "photos.pack"]) == 0
+        assert run(["pack", "photos", "--keep", "jpeg", "--out", "small.pack"]) == 0
     return folder
 
 
@@ -261,6 +302,21 @@ class TestInPlaceOfTheOriginals:
             with FeatureStore.open(Path("photos.pack.h5")) as b:
                 assert (b.matrix("pool5") == one).all()
                 assert (b.paths, b.reasons) == (paths, reasons)
+
+    def test_of_jpeg_files_they_are_near_and_that_is_said(
+        self, both: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        random = ["--weights", "random", "--model", "alexnet-owt", "--layer", "pool5"]
+        with working_in(both):
+            for data in ("photos", "small.pack"):
+                assert run(["features", data, *random, "--out", f"near-{data}.h5"]) == 0
+            assert "of quality 90, 4:4:4: near what the network" in capsys.readouterr().err
+            with FeatureStore.open(Path("near-photos.h5")) as a:
+                one, reasons = a.matrix("pool5"), a.reasons
+            with FeatureStore.open(Path("near-small.pack.h5")) as b:
+                assert b.reasons == reasons
+                apart = np.linalg.norm(b.matrix("pool5") - one)
+            assert 0 < apart < 0.2 * np.linalg.norm(one)
 
     def test_other_pixels_are_warned_of(
         self, both: Path, capsys: pytest.CaptureFixture[str]
