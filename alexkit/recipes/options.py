@@ -151,8 +151,8 @@ class PackOptions(SharedOptions):
 
     data: Path | None = argument("Folder, list or archive.", "DATA")
     size: int = option(256, "Pixels of the short side and the centre square.", "N", least=8)
-    keep: Keep = option(Keep.PIXELS, "pixels are exact; jpeg is a seventh the size, and near.")
-    quality: int | None = option(None, "Of --keep jpeg, up to 100 (default: 90).", "N", least=1)
+    keep: Keep = option(Keep.PIXELS, "pixels: exact; jpeg: a seventh the size, not exact.")
+    quality: int | None = option(None, "JPEG quality, 1 to 100 (default: 90).", "N", least=1)
     exif: Exif = option(Exif.IGNORE, "Camera's orientation tag.")
 
 

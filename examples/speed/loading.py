@@ -188,6 +188,9 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         jpegs = ours(open_pack(small), everything, args, normalise=False)
         tiers["JPEG pack"] = (jpegs, args.fast_passes)
         stored = open_pack(packed)
+        sizes = {"originals": sum(map(os.path.getsize, paths)) / len(rows)}
+        for name, path in (("JPEG pack", small), ("raw pack", packed)):
+            sizes[name] = path.stat().st_size / len(rows)
         squares = np.stack([stored.pixels(row).rgb for row in range(len(rows))])
         for name, ready in (("raw pack", stored), ("in memory", InMemory(stored, squares))):
             tiers[name] = (ours(ready, everything, args, normalise=False), args.fast_passes)
@@ -208,7 +211,8 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
             split[-1]["torchvision's"] = 1000 * (time.process_time() - began) / len(rows)
             rounds.append({k: images_per_second(*tier) for k, tier in tiers.items()})
             memory.append(resident_mb())
-    return summary(args, rows, split, rounds, memory, float(apart.abs().max()))
+    result = summary(args, rows, split, rounds, memory, float(apart.abs().max()))
+    return result | {"bytes_an_image": sizes}
 
 
 def summary(
@@ -253,6 +257,8 @@ def show(result: dict[str, Any]) -> None:
     for name, tier in result["tiers"].items():
         rate, ratio = tier["images_per_second"], tier["times_the_dataloader"]
         print(f"{name:32}{rate:12,.0f}{ratio:14.2f}")
+    sizes = (f"{name} {size / 1000:.1f}" for name, size in result["bytes_an_image"].items())
+    print(f"\nkB an image: {', '.join(sizes)}")
     times = result["pipeline_over_decode_and_resize"]
     print(f"\nthe whole pipeline takes {times:.2f} × the core-time of its decode and resize")
     memory = result["memory_mb"]

@@ -41,6 +41,8 @@ def test_every_stage_and_tier_is_measured(tmp_path: Path) -> None:
     for tier in result["tiers"].values():
         assert tier["images_per_second"] > 0
     assert result["tiers"]["DataLoader"]["times_the_dataloader"] == 1
+    size = result["bytes_an_image"]
+    assert size["JPEG pack"] < size["raw pack"]
     # The same pixels are made; float32 arithmetic in another order.
     assert result["largest_difference_of_normalised_pixels"] < 1e-5
     assert "raw pack" in done.stdout
