@@ -243,7 +243,9 @@ def begin_pack(
         raise OutOfSpace(
             f"{path} needs {about}{budget.rest / 1e9:.3g} GB{more}, and"
             f" {budget.free / 1e9:.3g} GB are free",
-            hint="free some space, choose another --out, or a smaller --size",
+            hint="free some space; the same command then continues"
+            if budget.continues
+            else "free some space, choose another --out, or a smaller --size",
         )
     if isinstance(begun, HollowFile):
         _pour(path, begun)
