@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from alexkit.images.opening import open_source
     from alexkit.images.preprocess import Preprocess
     from alexkit.models.zoo import Backbone, load_backbone
+    from alexkit.probes.estimator import LinearSVM
     from alexkit.recipes.api import extract
 
 __version__ = "0.1.0"
@@ -21,6 +22,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Backbone",
     "FeatureStore",
+    "LinearSVM",
     "Preprocess",
     "__version__",
     "extract",
@@ -31,6 +33,7 @@ __all__ = [
 _HOMES = {
     "Backbone": "alexkit.models.zoo",
     "FeatureStore": "alexkit.features.store",
+    "LinearSVM": "alexkit.probes.estimator",
     "Preprocess": "alexkit.images.preprocess",
     "extract": "alexkit.recipes.api",
     "load_backbone": "alexkit.models.zoo",

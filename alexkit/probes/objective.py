@@ -1,68 +1,177 @@
-"""The linear SVM's objective, and a certificate of how near to its minimum a solution is.
+"""The linear SVM's objective, many problems on the same rows, and how near to the optimum.
 
-For labels s_i = ±1 and rows x_i, each class's problem is liblinear's L2-regularised
+For signs s_i = ±1, rows x_i and costs c_i > 0, each problem is liblinear's L2-regularised
 squared hinge with the intercept inside the penalty (liblinear's ``-s 1``/``-s 2`` with
-``-B 1``; Fan et al., LIBLINEAR, JMLR 9, 2008):
+``-B``; Fan et al., LIBLINEAR, JMLR 9, 2008). With x̃_i = (x_i, B), or x_i alone where no
+intercept is fitted, and u = (w, b / B):
 
-    P(w, b) = ½ (‖w‖² + b²) + C Σ_i max(0, 1 - s_i (w·x_i + b))²
-    D(a)    = Σ_i a_i - ½ ‖Σ_i a_i s_i (x_i, 1)‖² - Σ_i a_i² / (4 C),    a ≥ 0
+    P(u) = ½ ‖u‖² + Σ_i c_i max(0, 1 - s_i u·x̃_i)²
+    D(a) = Σ_i a_i - ½ ‖Σ_i a_i s_i x̃_i‖² - Σ_i a_i² / (4 c_i),    a ≥ 0
 
-D(a) ≤ min P ≤ P(w, b) for every a ≥ 0 and every (w, b). At the minimum
-a_i = 2 C max(0, 1 - s_i (w·x_i + b)); near it that choice, times the best factor, gives a
-D just below P, and P - D bounds what any solver could still gain.
+D(a) ≤ min P ≤ P(u) for every a ≥ 0 and every u. At the minimum
+a_i = 2 c_i max(0, 1 - s_i u·x̃_i) and u = Σ_i a_i s_i x̃_i.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
+Signs = npt.NDArray[np.int8]
+
+NO_FOLD = -1
+
+
+class RowBlocks(Protocol):
+    """Rows of numbers, all at once or read in blocks: a numpy array, an h5py dataset."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def __getitem__(self, rows: slice, /) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Problems:
+    """m problems on the same n rows.
+
+    Attributes:
+        signs: (n, K) int8: +1 in the class, -1 not, 0 left out of that class's problems.
+        target: (m) int64, the column of ``signs``.
+        c: (m) float64, C of each problem; > 0.
+        factors: (m, 2) float64, what C is multiplied by for rows of sign -1 and +1.
+        weights: (n) float64, what C is multiplied by for each row; ≥ 0.
+        folds: (n) int64, the fold of each row.
+        held_out: (m) int64, the fold that a problem leaves out, or :data:`NO_FOLD`.
+    """
+
+    signs: Signs
+    target: npt.NDArray[np.int64]
+    c: Array
+    factors: Array
+    weights: Array
+    folds: npt.NDArray[np.int64]
+    held_out: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(
+        cls,
+        signs: Signs,
+        c: float,
+        *,
+        factors: Array | None = None,
+        weights: Array | None = None,
+        folds: npt.NDArray[np.int64] | None = None,
+    ) -> Problems:
+        """Every class of (n, K) signs at one C; with (n) folds, each class without each."""
+        n, k = signs.shape
+        held = np.array([NO_FOLD]) if folds is None else np.unique(folds)
+        m = k * held.size
+        return cls(
+            signs=signs,
+            target=np.tile(np.arange(k), held.size),
+            c=np.full(m, float(c)),
+            factors=np.ones((m, 2)) if factors is None else np.tile(factors, (held.size, 1)),
+            weights=np.ones(n) if weights is None else weights,
+            folds=np.zeros(n, np.int64) if folds is None else folds,
+            held_out=np.repeat(held, k),
+        )
+
+    def __len__(self) -> int:
+        return self.target.size
+
+    def at(self, c: float) -> Problems:
+        """The same problems at another C."""
+        return replace(self, c=np.full(len(self), float(c)))
+
+    def some(self, which: npt.NDArray[Any]) -> Problems:
+        """Those of the problems."""
+        return replace(
+            self,
+            target=self.target[which],
+            c=self.c[which],
+            factors=self.factors[which],
+            held_out=self.held_out[which],
+        )
+
+    def block(self, rows: slice = slice(None)) -> tuple[Array, Array]:
+        """Signs and costs of a block of rows, each (m, rows) float64; cost 0 is left out."""
+        signs = self.signs[rows].T[self.target].astype(np.float64)
+        factor = np.where(signs > 0, self.factors[:, 1:], self.factors[:, :1])
+        inside = (self.folds[rows] != self.held_out[:, None]) & (signs != 0)
+        return signs, self.c[:, None] * factor * self.weights[rows] * inside
 
 
 @dataclass(frozen=True)
 class Certificate:
-    """What is known of K solutions: ``dual ≤ the minimum ≤ primal``, each (K,) float64."""
+    """What is known of m solutions: ``dual ≤ the minimum ≤ primal``, each (m) float64."""
 
     primal: Array
     dual: Array
+    gaps: Array = field(init=False)
+    """(m) (primal - dual) / primal: no objective is further above its minimum than this
+    fraction of itself; 0 is the exact optimum."""
+
+    def __post_init__(self) -> None:
+        # A problem without rows has the minimum 0, where both bounds meet.
+        size = np.where(self.primal > 0, self.primal, 1.0)
+        object.__setattr__(self, "gaps", np.maximum(self.primal - self.dual, 0.0) / size)
 
     @property
     def gap(self) -> float:
-        """The largest (primal - dual) / primal of the K problems; 0 is the exact optimum.
-
-        No class's objective is further above its minimum than this fraction of itself.
-        """
-        return float(np.max((self.primal - self.dual) / self.primal))
+        """The largest of ``gaps``."""
+        return float(self.gaps.max())
 
 
-def certify(x: Array, signs: Array, weights: Array, bias: Array, c: float) -> Certificate:
-    """Bounds the minimum of K problems on the same rows from K proposed solutions.
+def lifted(x: npt.NDArray[Any], bias: float) -> Array:
+    """(n, d + 1) float64 rows with ``bias`` as their last column; (n, d) where it is 0."""
+    x = np.asarray(x, np.float64)
+    if bias == 0.0:
+        return x
+    return np.concatenate([x, np.full((len(x), 1), bias)], axis=1)
+
+
+def certify(
+    x: RowBlocks, problems: Problems, u: Array, *, bias: float, block: int = 4096
+) -> Certificate:
+    """Bounds the minimum of m problems from any proposed solutions; two products in float64.
 
     Args:
-        x: (n, d) rows.
-        signs: (n, K), +1 where the row is of the class and -1 where it is not.
-        weights: (K, d), any.
-        bias: (K,), any.
-        c: C, the price of a unit of squared hinge; > 0.
+        x: (n, d) rows, read once, in order.
+        u: (m, d + 1) weights and, last, the intercept divided by ``bias``; (m, d) where
+            ``bias`` is 0.
+        bias: B, the constant put beside every row.
+        block: rows read at a time.
     """
-    slack = np.maximum(0.0, 1.0 - signs * (x @ weights.T + bias))
-    size = (weights**2).sum(axis=1) + bias**2
-    primal = 0.5 * size + c * (slack**2).sum(axis=0)
+    n = x.shape[0]
+    primal = 0.5 * (u**2).sum(axis=1)
+    total, squares, pull = np.zeros(len(u)), np.zeros(len(u)), np.zeros_like(u)
+    for begin in range(0, n, block):
+        rows = slice(begin, begin + block)
+        part = lifted(x[rows], bias)
+        signs, costs = problems.block(rows)
+        slack = np.maximum(0.0, 1.0 - signs * (u @ part.T))
+        alpha = 2.0 * costs * slack
+        primal += (costs * slack**2).sum(axis=1)
+        total += alpha.sum(axis=1)
+        squares += (alpha * slack).sum(axis=1)
+        pull += (alpha * signs) @ part
+    return Certificate(primal, best_dual(total, (pull**2).sum(axis=1) + squares))
 
-    alpha = 2.0 * c * slack
-    pull = alpha * signs
-    lifted = ((x.T @ pull) ** 2).sum(axis=0) + pull.sum(axis=0) ** 2
-    curvature = lifted + (alpha**2).sum(axis=0) / (2.0 * c)
-    total = alpha.sum(axis=0)
-    # D(t a) = t·total - ½ t²·curvature is largest at t = total / curvature. No slack at all
-    # makes both 0: then a = 0, and D = 0 is all that this choice can certify.
-    dual = 0.5 * total**2 / np.where(curvature > 0.0, curvature, 1.0)
-    return Certificate(primal, dual)
+
+def best_dual(total: Array, curvature: Array) -> Array:
+    """The largest D(t a) over t ≥ 0.
+
+    D(t a) = t·total - ½ t²·curvature is largest at t = total / curvature. No slack at all
+    makes both 0: then D = 0 is all that a = 0 can certify.
+    """
+    return 0.5 * total**2 / np.where(curvature > 0.0, curvature, 1.0)
 
 
-def one_vs_rest(y: npt.NDArray[np.int64], labels: npt.NDArray[np.int64]) -> Array:
+def one_vs_rest(y: npt.NDArray[np.int64], labels: npt.NDArray[np.int64]) -> Signs:
     """(n, K) signs: +1 where row i has the k-th of ``labels`` and -1 elsewhere."""
-    return np.where(y[:, None] == labels[None, :], 1.0, -1.0)
+    return np.where(y[:, None] == labels[None, :], 1, -1).astype(np.int8)

@@ -35,6 +35,8 @@ from alexkit.probes.metrics import (
     predictions,
     top_k,
 )
+from alexkit.probes.objective import Problems
+from alexkit.probes.solver import Solver
 from alexkit.probes.splits import (
     FOLDS,
     INNER_FOLDS,
@@ -45,7 +47,7 @@ from alexkit.probes.splits import (
     inner_folds,
     stratified_folds,
 )
-from alexkit.probes.svm import LinearModel, fit_linear_svm, row_space
+from alexkit.probes.svm import LinearModel, class_signs, fit_linear_svm
 
 Norm = Literal["none", "l2", "standardize"]
 Array = npt.NDArray[np.float64]
@@ -150,7 +152,7 @@ def evaluate(
     codes = None if splits is None else np.asarray(splits)[labelled]
     divisions = divide(labels, classes, protocol=protocol, splits=codes, seed=seed)
     results = list(_judge_all(features, labels, classes, divisions, norm, seed, report))
-    worst = max(result.model.gap for result in results)
+    worst = max(result.model.gap or 0.0 for result in results)
     if worst > SEARCH_GAP:
         report(Warned(f"a solution may be {worst:.1%} above the optimum of its objective"))
     return _summary(results, classes, time.perf_counter() - began)
@@ -174,13 +176,11 @@ def judge(
     """
     train = division.train.size
     rows = normalised(x[division.train], x[division.test], norm)
-    # Test rows take part in this change of axes, which leaves all lengths and angles alone.
-    rows = row_space(rows)
     x_train, x_test, y_train = rows[:train], rows[train:], y[division.train]
 
     grid = search_c(x_train, y_train, seed=seed, fitted=fitted)
     c = max(grid, key=lambda value: (grid[value], -value))
-    model = fit_linear_svm(x_train, y_train, c, gap=FINAL_GAP, seed=seed)
+    model = fit_linear_svm(x_train, y_train, c, gap=FINAL_GAP)
     fitted()
 
     scores = _scores(model, x_test, classes)
@@ -227,20 +227,34 @@ def search_c(
     centre = -round(math.log10(size))
     folds = inner_folds(y)
     fold = stratified_folds(y, folds, seed)
-    classes = int(y.max()) + 1
-    grid = {}
+    grid: dict[float, float] = {}
+    labels, signs = class_signs(y)
+    problems = Problems.of(signs, 1.0, folds=fold)
+    solver = Solver(x, problems=len(DECADES) * len(problems))
+    terms = None
     for decade in DECADES:
         c = float(f"1e{centre + decade}")
-        found = []
-        for k in range(folds):
-            inside, outside = fold != k, fold == k
-            model = fit_linear_svm(x[inside], y[inside], c, gap=SEARCH_GAP, seed=seed)
-            scores = _scores(model, x[outside], classes)
-            table = confusion(y[outside], predictions(scores), classes)
-            found.append(mean_class_accuracy(table))
+        terms, _, _ = solver.solve(problems.at(c), gap=SEARCH_GAP, start=terms)
+        grid[c] = _validated(solver, terms, labels, y, fold)
+        for _ in range(folds):
             fitted()
-        grid[c] = float(np.mean(found))
     return grid
+
+
+def _validated(solver: Solver, terms: Array, labels: Labels, y: Labels, fold: Labels) -> float:
+    """Mean class accuracy, over folds, of the rows that each left out."""
+    count, classes = int(fold.max()) + 1, int(y.max()) + 1
+    found = []
+    for k, of_fold in enumerate(np.split(terms, count)):
+        outside = np.flatnonzero(fold == k)
+        values = solver.decisions(of_fold, outside).T
+        if labels.size == 2:
+            values = np.concatenate([-values, values], axis=1)
+        scores = np.full((outside.size, classes), -np.inf)
+        scores[:, labels] = values
+        table = confusion(y[outside], predictions(scores), classes)
+        found.append(mean_class_accuracy(table))
+    return float(np.mean(found))
 
 
 def _judge_all(
@@ -326,7 +340,7 @@ def _summary(
             }
             for c in tried
         ],
-        "objective_gap": max(result.model.gap for result in results),
+        "objective_gap": max(result.model.gap or 0.0 for result in results),
         "seconds": seconds,
     }
 

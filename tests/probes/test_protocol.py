@@ -133,7 +133,7 @@ class TestResult:
     def test_a_model_that_is_not_optimal_is_warned_of(
         self, make_problem: MakeProblem, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("alexkit.probes.svm.MAX_ITER", 1)
+        monkeypatch.setattr("alexkit.probes.gram.ROUNDS", 0)
         x, y = make_problem(60, 40, 3, apart=0.0)
         events: list[Event] = []
         evaluate(x, y, CLASSES, protocol="kfold", report=events.append)

@@ -1,0 +1,141 @@
+"""The probes by name: what can be fitted to rows and labels, and what each gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, Protocol, get_args
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import minimize
+from scipy.special import logsumexp
+from sklearn.linear_model import Ridge
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.svm import LinearSVC
+
+from alexkit.errors import UnknownName
+from alexkit.probes.objective import Array, one_vs_rest
+from alexkit.probes.svm import Labels, LinearModel, class_signs, fit_linear_svm
+
+ProbeKind = Literal["svm", "hinge", "logistic", "ridge", "knn"]
+
+NEIGHBOURS = 20
+"""k of k nearest neighbours; fewer where there are fewer rows. As in DINO's evaluation (Caron
+et al., 2021), without its temperature."""
+LOGISTIC_TOLERANCE = 1e-5
+"""Of the largest entry of the mean loss's gradient."""
+LOGISTIC_ITERATIONS = 1000
+
+
+class Probe(Protocol):
+    """A fitted probe."""
+
+    labels: Labels
+
+    def scores(self, x: npt.NDArray[np.floating], /) -> Array:
+        """(n, K) of (n, d) rows; the largest names the class."""
+        ...
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """k nearest neighbours by cosine: the share of each class among them.
+
+    Attributes:
+        labels: (K) int64, ascending.
+        fitted: scikit-learn's classifier on rows of length 1.
+    """
+
+    labels: Labels
+    fitted: KNeighborsClassifier
+
+    def scores(self, x: npt.NDArray[np.floating], /) -> Array:
+        """(n, K) shares."""
+        return np.asarray(self.fitted.predict_proba(x))
+
+
+def fit_probe(
+    kind: str, x: npt.NDArray[np.floating], y: Labels, c: float, *, gap: float
+) -> Probe:
+    """Fits (n, d) rows to (n) labels of K ≥ 2 classes.
+
+    Args:
+        kind: ``svm`` (squared hinge), ``hinge``, ``logistic`` (multinomial), ``ridge``
+            (least squares on signs), ``knn``.
+        c: the price of the loss against ½ ‖w‖²; ``knn`` has none and takes no notice.
+        gap: the relative duality gap to reach, for ``svm``.
+
+    Raises:
+        UnknownName: there is no such kind.
+    """
+    if kind == "svm":
+        return fit_linear_svm(x, y, c, gap=gap)
+    if kind not in FITS:
+        raise UnknownName("probe", kind, get_args(ProbeKind))
+    return FITS[kind](x, y, c)
+
+
+def _hinge(x: npt.NDArray[np.floating], y: Labels, c: float) -> LinearModel:
+    """liblinear's dual coordinate ascent on the plain hinge (``-s 3``)."""
+    fitted = LinearSVC(C=c, loss="hinge", tol=1e-4, max_iter=10_000, random_state=0).fit(x, y)
+    return LinearModel.of(np.unique(y), fitted.coef_, fitted.intercept_, c, None)
+
+
+def _ridge(x: npt.NDArray[np.floating], y: Labels, c: float) -> LinearModel:
+    """½ ‖w‖² + C Σ (s - w·x - b)², the intercept free."""
+    labels, signs = class_signs(y)
+    fitted = Ridge(alpha=1 / (2 * c)).fit(np.asarray(x, np.float64), signs.astype(np.float64))
+    weights, bias = np.atleast_2d(fitted.coef_), np.atleast_1d(fitted.intercept_)
+    return LinearModel.of(labels, weights, bias, c, None)
+
+
+def _logistic(x: npt.NDArray[np.floating], y: Labels, c: float) -> LinearModel:
+    """½ ‖W‖² + C Σ log loss of a softmax, intercepts free, by L-BFGS in float64.
+
+    The weights are sums of rows: where there are fewer rows than columns the search is over
+    coordinates in the space they span, which are as many as rows. Two classes are, as in
+    scikit-learn, one function w with the penalty ½ ‖w‖², seen from both sides.
+    """
+    rows, turn = _spanned(np.asarray(x, np.float64))
+    labels = np.unique(y)
+    k, (n, r) = labels.size, rows.shape
+    hot = (one_vs_rest(y, labels) > 0).astype(np.float64)
+    price = c / 2 if k == 2 else c
+
+    def loss(flat: Array) -> tuple[float, Array]:
+        w, b = flat[: k * r].reshape(k, r), flat[k * r :]
+        scores = rows @ w.T + b
+        total = logsumexp(scores, axis=1)
+        off = np.exp(scores - total[:, None]) - hot
+        value = (total - (scores * hot).sum(axis=1)).sum() + 0.5 * (w**2).sum() / price
+        gradient = np.concatenate([(off.T @ rows + w / price).ravel(), off.sum(axis=0)])
+        return float(value) / n, gradient / n
+
+    options = {"maxiter": LOGISTIC_ITERATIONS, "gtol": LOGISTIC_TOLERANCE}
+    found = minimize(loss, np.zeros(k * (r + 1)), jac=True, method="L-BFGS-B", options=options)
+    weights = found.x[: k * r].reshape(k, r) @ turn
+    return LinearModel.of(labels, weights, found.x[k * r :], c, None)
+
+
+def _spanned(x: Array) -> tuple[Array, Array]:
+    """Coordinates (n, r) of rows and orthonormal (r, d) axes, r = min(n, d)."""
+    n, d = x.shape
+    if n >= d:
+        return x, np.eye(d)
+    axes, upper = np.linalg.qr(x.T)
+    return upper.T, axes.T
+
+
+def _knn(x: npt.NDArray[np.floating], y: Labels, c: float) -> Neighbours:
+    k = min(NEIGHBOURS, len(x))
+    fitted = KNeighborsClassifier(k, metric="cosine", algorithm="brute").fit(x, y)
+    return Neighbours(np.unique(y), fitted)
+
+
+FITS: dict[str, Callable[[npt.NDArray[np.floating], Labels, float], Probe]] = {
+    "hinge": _hinge,
+    "logistic": _logistic,
+    "ridge": _ridge,
+    "knn": _knn,
+}
