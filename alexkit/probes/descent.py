@@ -223,7 +223,8 @@ def along(state: State, step: torch.Tensor, change: torch.Tensor) -> torch.Tenso
     for _ in range(SEARCHES):
         inside = margin - t[:, None] * slope > 0
         below = quadratic + (inside * second).sum(1)
-        t = ((inside * first).sum(1) - linear) / torch.where(below > 0, below, 1.0)
+        # A step that changes no decision, as of rows that repeat, is taken as it is.
+        t = torch.where(below > 0, ((inside * first).sum(1) - linear) / below, 1.0)
     return t
 
 
@@ -231,21 +232,26 @@ def bounds(
     signs: torch.Tensor,
     costs: torch.Tensor,
     beta: torch.Tensor,
-    f: torch.Tensor,
-    decisions: Callable[[torch.Tensor], torch.Tensor],
+    known: tuple[torch.Tensor, torch.Tensor],
+    decisions: Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]],
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """(m) primal and dual values, in float64, of (m, n) coefficients and their decisions.
+    """(m) primal and dual values, in float64, of (m, n) coefficients.
 
     Where s β is nowhere negative it is a point of the dual; elsewhere 2 c ξ is one.
+
+    Args:
+        known: what ``decisions`` says of ``beta``.
+        decisions: (m, n) decisions of coefficients and (m) squared lengths of their weights.
     """
+    f, size = known
     slack = (1 - signs * f).clamp_min(0)
-    primal = 0.5 * (beta * f).sum(1) + (costs * slack**2).sum(1)
-    a, lifted = signs * beta, f.clone()
+    primal = 0.5 * size + (costs * slack**2).sum(1)
+    a, lifted = signs * beta, size.clone()
     bad = ((a < 0) | ((a != 0) & (costs == 0))).any(1)
     if bool(bad.any()):
         a[bad] = 2 * costs[bad] * slack[bad]
-        lifted[bad] = decisions(a[bad] * signs[bad])
+        lifted[bad] = decisions(a[bad] * signs[bad])[1]
     inverse = torch.where(costs > 0, 0.5 / costs, torch.zeros_like(costs))
-    curvature = (a * signs * lifted).sum(1) + (a**2 * inverse).sum(1)
+    curvature = lifted + (a**2 * inverse).sum(1)
     dual = 0.5 * a.sum(1) ** 2 / torch.where(curvature > 0, curvature, 1.0)
     return primal, dual

@@ -69,9 +69,9 @@ class Gram:
         self.x, self.bias, self.dtype, self.device = x, bias, dtype, device
         n, d = x.shape
         self.block = max(1, BLOCK_BYTES // (8 * (d + 1)))
-        double = dtype == torch.float64 or 4 * d * problems > n * (d + 2 * problems)
-        gram = self._gram(torch.float64 if double else torch.float32)
-        self.exact = gram if double else None
+        many = 4 * d * problems > n * (d + 2 * problems)
+        gram = self._gram(torch.float64 if many else dtype)
+        self.exact = gram if many else None
         self.gram = gram.to(dtype)
         self.inverses: dict[float, torch.Tensor] = {}
 
@@ -107,13 +107,13 @@ class Gram:
 
     def decisions(self, beta: Array) -> Array:
         """(m, n) float64 decision values of every row."""
-        return np.asarray(self._decisions(self._here(beta)).cpu().numpy())
+        return np.asarray(self._decisions(self._here(beta))[0].cpu().numpy())
 
     def _solve(self, problems: Problems, start: Array, gap: float) -> tuple[torch.Tensor, ...]:
         signs, costs = (self._here(value) for value in problems.block())
         beta = self._here(start)
-        f = self._decisions(beta)
-        primal, dual = bounds(signs, costs, beta, f, self._decisions)
+        f, size = self._decisions(beta)
+        primal, dual = bounds(signs, costs, beta, (f, size), self._decisions)
         steps = torch.zeros(len(beta), dtype=torch.int64, device=self.device)
         scale = 2 * problems.c[0] * float(np.mean(problems.weights))
         target = CHECKED * gap
@@ -130,8 +130,8 @@ class Gram:
             )
             self._descend(state, scale, target, last=turn >= ROUNDS // 2)
             found = state.beta.double()
-            values = self._decisions(found)
-            p, d = bounds(signs[left], costs[left], found, values, self._decisions)
+            values, size = self._decisions(found)
+            p, d = bounds(signs[left], costs[left], found, (values, size), self._decisions)
             steps[left] = state.steps
             dual[left] = torch.maximum(dual[left], d)
             better = p <= primal[left]
@@ -160,14 +160,16 @@ class Gram:
             self.inverses[scale] = inverted(matrix).to(self.dtype)
         return self.inverses[scale]
 
-    def _decisions(self, beta: torch.Tensor) -> torch.Tensor:
-        """(m, n) decisions, in float64 from the rows to here."""
+    def _decisions(self, beta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(m, n) decisions and (m) ‖u‖², in float64 from the rows to here."""
         if not bool(beta.any()):
-            return torch.zeros_like(beta)
+            return torch.zeros_like(beta), torch.zeros_like(beta[:, 0])
         if self.exact is not None:
-            return product(beta, self.exact)
+            f = product(beta, self.exact)
+            return f, (beta * f).sum(1)
         u = self._here(self.weights(beta.cpu().numpy()))
-        return torch.cat([product(u, self._rows(rows).T) for rows in self._blocks()], dim=1)
+        f = torch.cat([product(u, self._rows(rows).T) for rows in self._blocks()], dim=1)
+        return f, (u**2).sum(1)
 
     def _gram(self, dtype: torch.dtype) -> torch.Tensor:
         """(n, n), symmetric to the last bit."""
