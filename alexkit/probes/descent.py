@@ -28,6 +28,8 @@ SEARCHES = 4
 """Newton steps of a line search."""
 MAX_CONJUGATE = 60
 MAX_NEWTON = 60
+LOOSE = 0.99
+"""Share of the primal value below which a dual value says little."""
 CHECKED = 0.25
 """Share of the asked gap that is aimed at, for what is estimated, not certified."""
 
@@ -237,7 +239,8 @@ def bounds(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """(m) primal and dual values, in float64, of (m, n) coefficients.
 
-    Where s β is nowhere negative it is a point of the dual; elsewhere 2 c ξ is one.
+    Where s β is nowhere negative it is a point of the dual; 2 c ξ is one everywhere, and is
+    tried where the first says little.
 
     Args:
         known: what ``decisions`` says of ``beta``.
@@ -246,12 +249,19 @@ def bounds(
     f, size = known
     slack = (1 - signs * f).clamp_min(0)
     primal = 0.5 * size + (costs * slack**2).sum(1)
-    a, lifted = signs * beta, size.clone()
-    bad = ((a < 0) | ((a != 0) & (costs == 0))).any(1)
-    if bool(bad.any()):
-        a[bad] = 2 * costs[bad] * slack[bad]
-        lifted[bad] = decisions(a[bad] * signs[bad])[1]
-    inverse = torch.where(costs > 0, 0.5 / costs, torch.zeros_like(costs))
-    curvature = lifted + (a**2 * inverse).sum(1)
-    dual = 0.5 * a.sum(1) ** 2 / torch.where(curvature > 0, curvature, 1.0)
-    return primal, dual
+    inverse = torch.where(costs > 0, 0.5 / costs, 0.0)
+
+    def dual(a: torch.Tensor, lifted: torch.Tensor) -> torch.Tensor:
+        curvature = lifted + (a**2 * inverse).sum(1)
+        return 0.5 * a.sum(1) ** 2 / torch.where(curvature > 0, curvature, 1.0)
+
+    a = signs * beta
+    found = dual(a, size)
+    found[((a < 0) | ((a != 0) & (costs == 0))).any(1)] = 0.0
+    loose = found < LOOSE * primal
+    if bool(loose.any()):
+        other = 2 * costs[loose] * slack[loose]
+        inverse = inverse[loose]
+        lifted = decisions(other * signs[loose])[1]
+        found[loose] = torch.maximum(found[loose], dual(other, lifted))
+    return primal, found

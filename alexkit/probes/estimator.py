@@ -78,25 +78,27 @@ class LinearSVM(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             ValueError: a parameter, the rows or the labels cannot be used.
         """
         self._check()
-        X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], order="C")
+        x, y = validate_data(self, X, y, dtype=[np.float64, np.float32], order="C")
         check_classification_targets(y)
         self.classes_, codes = np.unique(y, return_inverse=True)
         weights = _check_sample_weight(
-            sample_weight, X, dtype=np.float64, ensure_non_negative=True
+            sample_weight, x, dtype=np.float64, ensure_non_negative=True
         )
         if np.unique(codes[weights > 0]).size < 2:
             raise ValueError(
                 f"LinearSVM needs rows of two classes; found {self.classes_.size} class"
             )
         if self.loss == "hinge":
-            return self._fit_hinge(X, y, weights)
-        return self._fit_squared(X, codes.astype(np.int64), weights, self._factors(y, weights))
+            return self._fit_hinge(x, np.asarray(y), weights)
+        return self._fit_squared(
+            x, codes.astype(np.int64), weights, self._factors(np.asarray(y), weights)
+        )
 
     def decision_function(self, X: npt.ArrayLike) -> Array:
         """(n, K) decision values, or (n) for two classes."""
         check_is_fitted(self)
-        X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
-        values = np.asarray(X @ self.coef_.T + self.intercept_)
+        x = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
+        values = np.asarray(x @ self.coef_.T + self.intercept_)
         return values[:, 0] if values.shape[1] == 1 else values
 
     def predict(self, X: npt.ArrayLike) -> npt.NDArray[Any]:
@@ -118,7 +120,7 @@ class LinearSVM(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
         As in liblinear: with more than two classes only the class's own rows are weighted.
         """
-        own = compute_class_weight(
+        own: Array = compute_class_weight(
             self.class_weight, classes=self.classes_, y=y, sample_weight=weights
         )
         if own.size == 2:
@@ -144,7 +146,8 @@ class LinearSVM(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         problems = Problems.of(signs, self.C, factors=factors, weights=weights)
         found, certificate, steps = solver.solve(problems, gap=self.tol)
         self.coef_, self.intercept_ = solver.weights(found)
-        self.n_iter_, self.gap_ = int(steps.max()), certificate.gaps
+        self.n_iter_ = int(steps.max())
+        self.gap_: Array | None = certificate.gaps
         return self
 
     def _fit_hinge(self, x: npt.NDArray[Any], y: npt.NDArray[Any], weights: Array) -> LinearSVM:

@@ -113,7 +113,9 @@ class Gram:
         signs, costs = (self._here(value) for value in problems.block())
         beta = self._here(start)
         f, size = self._decisions(beta)
-        primal, dual = bounds(signs, costs, beta, (f, size), self._decisions)
+        primal, dual = costs.sum(1), torch.zeros_like(size)
+        if bool(beta.any()):
+            primal, dual = bounds(signs, costs, beta, (f, size), self._decisions)
         steps = torch.zeros(len(beta), dtype=torch.int64, device=self.device)
         scale = 2 * problems.c[0] * float(np.mean(problems.weights))
         target = CHECKED * gap
