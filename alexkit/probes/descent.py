@@ -16,7 +16,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from scipy.linalg import get_lapack_funcs
 
@@ -88,8 +87,11 @@ def inverted(matrix: torch.Tensor) -> torch.Tensor:
     assert failed == 0
     found, failed = invert(factor, lower=True, overwrite_c=True)
     assert failed == 0
-    lower = np.tril(found)
-    return torch.from_numpy(lower + np.tril(found, -1).T)
+    lower = torch.from_numpy(found.T).triu_()  # LAPACK wrote one half
+    diagonal = lower.diagonal().clone()
+    lower = lower + lower.T
+    lower.diagonal().copy_(diagonal)
+    return lower
 
 
 def conjugate(state: State, inverse: torch.Tensor, scale: float, gap: float) -> State:
@@ -106,7 +108,8 @@ def conjugate(state: State, inverse: torch.Tensor, scale: float, gap: float) -> 
     """
     result = state.copy()
     at = torch.arange(len(state.beta), device=state.beta.device)
-    step = change = before = energy = None
+    step = change = before = torch.zeros_like(state.beta)
+    energy = torch.ones_like(state.beta[:, 0])
     for _ in range(MAX_CONJUGATE):
         slack = state.margin.clamp_min(0)
         share = (state.active.sum(1) / (state.twice > 0).sum(1).clamp_min(1)).clamp_min(1e-3)
@@ -118,12 +121,9 @@ def conjugate(state: State, inverse: torch.Tensor, scale: float, gap: float) -> 
         primal = 0.5 * ((state.beta * state.f).sum(1) + (pulled * slack).sum(1))
         # The all-active Hessian is at most 1 / share of the true one.
         todo = (0.5 * now > gap * share * primal) & ~few(state)
-        if step is None:
-            step, change = -z, -kz
-        else:
-            turn = ((now - (before * kz).sum(1)) / energy).clamp_min(0)[:, None]
-            step, change = turn * step - z, turn * change - kz
-        before, energy = r, now
+        turn = ((now - (before * kz).sum(1)) / energy).clamp_min(0)[:, None]
+        step, change = turn * step - z, turn * change - kz  # the first step is -z
+        before, energy = r, torch.where(now > 0, now, 1.0)
         if not bool(todo.all()):
             result.put(at, state)
             at, state = at[todo], state.some(todo)
@@ -179,15 +179,16 @@ def solved(system: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     if system.device.type == "cpu":
         matrix, vector = system.numpy().T, right.numpy()  # as Fortran has it
         (solve,) = get_lapack_funcs(("posv",), (matrix, vector))
-        _, found, failed = solve(matrix, vector, lower=True)
-        if not failed:
-            return torch.from_numpy(found)
+        _, solution, failed = solve(matrix, vector, lower=True)
+        found = torch.from_numpy(solution)
     else:
         factor, info = torch.linalg.cholesky_ex(system)
-        if not int(info):
-            return torch.cholesky_solve(right[:, None], factor)[:, 0]
+        found, failed = torch.cholesky_solve(right[:, None], factor)[:, 0], int(info)
+    if not failed:
+        return found
     # Rounding has made it indefinite.
-    return torch.linalg.lstsq(system.double(), right.double()[:, None]).solution[:, 0].to(right)
+    least: torch.Tensor = torch.linalg.lstsq(system.double(), right.double()[:, None]).solution
+    return least[:, 0].to(right)
 
 
 def few(state: State) -> torch.Tensor:
@@ -235,7 +236,7 @@ def bounds(
     costs: torch.Tensor,
     beta: torch.Tensor,
     known: tuple[torch.Tensor, torch.Tensor],
-    decisions: Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]],
+    length: Callable[[torch.Tensor], torch.Tensor],
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """(m) primal and dual values, in float64, of (m, n) coefficients.
 
@@ -243,8 +244,8 @@ def bounds(
     tried where the first says little.
 
     Args:
-        known: what ``decisions`` says of ``beta``.
-        decisions: (m, n) decisions of coefficients and (m) squared lengths of their weights.
+        known: (m, n) decisions of ``beta`` and (m) ``length`` of it.
+        length: (m) squared lengths of the weights of coefficients.
     """
     f, size = known
     slack = (1 - signs * f).clamp_min(0)
@@ -262,6 +263,6 @@ def bounds(
     if bool(loose.any()):
         other = 2 * costs[loose] * slack[loose]
         inverse = inverse[loose]
-        lifted = decisions(other * signs[loose])[1]
+        lifted = length(other * signs[loose])
         found[loose] = torch.maximum(found[loose], dual(other, lifted))
     return primal, found

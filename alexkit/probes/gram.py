@@ -115,7 +115,7 @@ class Gram:
         f, size = self._decisions(beta)
         primal, dual = costs.sum(1), torch.zeros_like(size)
         if bool(beta.any()):
-            primal, dual = bounds(signs, costs, beta, (f, size), self._decisions)
+            primal, dual = bounds(signs, costs, beta, (f, size), self._length)
         steps = torch.zeros(len(beta), dtype=torch.int64, device=self.device)
         scale = 2 * problems.c[0] * float(np.mean(problems.weights))
         target = CHECKED * gap
@@ -133,7 +133,7 @@ class Gram:
             self._descend(state, scale, target, last=turn >= ROUNDS // 2)
             found = state.beta.double()
             values, size = self._decisions(found)
-            p, d = bounds(signs[left], costs[left], found, (values, size), self._decisions)
+            p, d = bounds(signs[left], costs[left], found, (values, size), self._length)
             steps[left] = state.steps
             dual[left] = torch.maximum(dual[left], d)
             better = p <= primal[left]
@@ -172,6 +172,12 @@ class Gram:
         u = self._here(self.weights(beta.cpu().numpy()))
         f = torch.cat([product(u, self._rows(rows).T) for rows in self._blocks()], dim=1)
         return f, (u**2).sum(1)
+
+    def _length(self, beta: torch.Tensor) -> torch.Tensor:
+        """(m) ‖u‖², in float64 from the rows to here."""
+        if self.exact is not None:
+            return self._decisions(beta)[1]
+        return self._here((self.weights(beta.cpu().numpy()) ** 2).sum(axis=1))
 
     def _gram(self, dtype: torch.dtype) -> torch.Tensor:
         """(n, n), symmetric to the last bit."""

@@ -31,9 +31,10 @@ LOGISTIC_ITERATIONS = 1000
 class Probe(Protocol):
     """A fitted probe."""
 
-    labels: Labels
+    @property
+    def labels(self) -> Labels: ...
 
-    def scores(self, x: npt.NDArray[np.floating], /) -> Array:
+    def scores(self, x: npt.NDArray[np.floating]) -> Array:
         """(n, K) of (n, d) rows; the largest names the class."""
         ...
 
@@ -50,7 +51,7 @@ class Neighbours:
     labels: Labels
     fitted: KNeighborsClassifier
 
-    def scores(self, x: npt.NDArray[np.floating], /) -> Array:
+    def scores(self, x: npt.NDArray[np.floating]) -> Array:
         """(n, K) shares."""
         return np.asarray(self.fitted.predict_proba(x))
 

@@ -129,10 +129,12 @@ class Certificate:
 
 def lifted(x: npt.NDArray[Any], bias: float) -> Array:
     """(n, d + 1) float64 rows with ``bias`` as their last column; (n, d) where it is 0."""
-    x = np.asarray(x, np.float64)
     if bias == 0.0:
-        return x
-    return np.concatenate([x, np.full((len(x), 1), bias)], axis=1)
+        return np.asarray(x, np.float64)
+    rows = np.empty((len(x), x.shape[1] + 1))
+    rows[:, :-1] = x
+    rows[:, -1] = bias
+    return rows
 
 
 def certify(

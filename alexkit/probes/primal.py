@@ -147,7 +147,11 @@ class Streamed:
         if bool(u.any()):
             self._project(problems, u, lines)
             lines.margin = 1 - lines.slope
-        step = before = energy = None
+        step, before, energy = (
+            torch.zeros_like(u),
+            torch.zeros_like(u),
+            torch.ones_like(u[:, 0]),
+        )
         target, found = CHECKED * gap, None
         for count in range(MAX_STEPS):
             gradient, primal, share = self._gradient(problems, u, lines)
@@ -162,11 +166,8 @@ class Streamed:
                 if found.gap <= gap or target < 1e-3 * CHECKED * gap:
                     return weights, found, count
                 target /= 10
-            if step is None:
-                step = -z
-            else:
-                turn = ((now - (before * z).sum(1)) / energy).clamp_min(0)[:, None]
-                step = turn * step - z
+            turn = ((now - (before * z).sum(1)) / energy).clamp_min(0)[:, None]
+            step = turn * step - z  # the first is -z
             before, energy = gradient, torch.where(now > 0, now, 1.0)
             self._project(problems, step, lines)
             t = self._search(problems, u, step, lines)
