@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 from scipy.linalg import get_lapack_funcs
 
-DIRECT = 0.2
+DIRECT = 0.14
 """Share of active rows up to which their system is solved exactly."""
 DIRECT_ROWS = 256
 """As many active rows are always solved exactly."""

@@ -233,6 +233,9 @@ class Streamed:
         return [slice(i, min(i + self.block, n)) for i in range(0, n, self.block)]
 
     def _blocks(self) -> Iterator[tuple[slice, torch.Tensor]]:
+        d = self.x.shape[1]
         for rows in self._slices():
-            part = np.asarray(self.x[rows])
-            yield rows, torch.from_numpy(lifted(part, self.bias)).to(self.dtype).to(self.device)
+            part = torch.empty(rows.stop - rows.start, self.size, dtype=self.dtype)
+            part[:, :d] = torch.from_numpy(np.ascontiguousarray(self.x[rows]))
+            part[:, d:] = self.bias
+            yield rows, part.to(self.device)
