@@ -67,15 +67,19 @@ class UnknownName(UsageError):
         kind: what the name should have named, e.g. ``"layer"``.
         name: what was typed.
         known: every accepted name, in the order to show them.
+        listed_by: what to type for the list, where it is too long to show; the hint then has
+            up to five close matches.
     """
 
-    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+    def __init__(
+        self, kind: str, name: str, known: Iterable[str], *, listed_by: str | None = None
+    ) -> None:
         names = list(known)
-        close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-        guess = f"did you mean {close[0]}? " if close else ""
-        super().__init__(
-            f"there is no {kind} {name!r}", hint=f"{guess}known: {', '.join(names)}"
-        )
+        most = 5 if listed_by else 1
+        close = difflib.get_close_matches(name, names, n=most, cutoff=0.5)
+        guess = f"did you mean {', '.join(close)}? " if close else ""
+        rest = f"`{listed_by}` lists all" if listed_by else f"known: {', '.join(names)}"
+        super().__init__(f"there is no {kind} {name!r}", hint=guess + rest)
 
 
 class OutputExists(UsageError):

@@ -26,6 +26,7 @@ Halves = tuple[Tensor, Tensor]
 
 Activation = Tensor | Halves
 A = TypeVar("A", Tensor, Halves)
+Net = TypeVar("Net", bound=nn.Module)
 Walk = Iterator[tuple[str, Activation]]
 Steps = Generator[tuple[str, A], None, A]
 
@@ -183,7 +184,7 @@ def initialise(net: LayeredNet, seed: int) -> None:
     net.load_canonical(state)
 
 
-def without_data(net: LayeredNet) -> LayeredNet:
+def without_data(net: Net) -> Net:
     """A copy of ``net`` whose tensors have shapes but no data (torch's "meta" device)."""
     # deepcopy takes what the memo has for these tensors, so no weights are copied.
     memo: dict[int, object] = {id(b): b.to("meta") for b in net.buffers()}

@@ -70,7 +70,7 @@ def torchvision_names(state: Mapping[str, Tensor]) -> State:
 
 
 def read_state(path: Path) -> tuple[State, dict[str, str]]:
-    """Reads a weight file; what kind it is, its content says.
+    """Reads a weight file of AlexNet.
 
     Returns:
         The tensors, on the CPU, by canonical name, and a safetensors file's metadata.
@@ -79,6 +79,21 @@ def read_state(path: Path) -> tuple[State, dict[str, str]]:
         DataError: the file cannot be opened.
         DamagedFile: it is truncated, or no state dict; a pickle is never executed.
     """
+    state, metadata = read_tensors(path)
+    renamed: State = {}
+    for name, tensor in state.items():
+        canonical = canonical_name(name)
+        if canonical in renamed:
+            raise DamagedFile(
+                f"{path} holds {canonical} twice, once as {name}", hint="keep one of the two"
+            )
+        renamed[canonical] = tensor
+    return renamed, metadata
+
+
+def read_tensors(path: Path) -> tuple[State, dict[str, str]]:
+    """:func:`read_state`, with the names as they are in the file; what kind of file it is,
+    its content says."""
     try:
         with path.open("rb") as file:
             head = file.read(9)
@@ -89,18 +104,8 @@ def read_state(path: Path) -> tuple[State, dict[str, str]]:
         ) from error
     # safetensors: eight bytes that say how long the JSON is, then the JSON.
     if head[8:] == b"{":
-        state, metadata = _read_safetensors(path)
-    else:
-        state, metadata = _read_torch(path), {}
-    renamed: State = {}
-    for name, tensor in state.items():
-        canonical = canonical_name(name)
-        if canonical in renamed:
-            raise DamagedFile(
-                f"{path} holds {canonical} twice, once as {name}", hint="keep one of the two"
-            )
-        renamed[canonical] = tensor
-    return renamed, metadata
+        return _read_safetensors(path)
+    return _read_torch(path), {}
 
 
 def _read_safetensors(path: Path) -> tuple[State, dict[str, str]]:
@@ -180,20 +185,26 @@ def fit_state(
     needed = without_data(net).canonical_state_dict()
     missing = [name for name in needed if name not in state]
     first_cut = _tail(missing, needed)
-    faults = [
-        _listed("missing", () if first_cut else missing),
-        _listed("unexpected", (name for name in state if name not in needed)),
-        _listed("of another kind", _misfits(state, needed)),
-    ]
-    if any(faults):
+    told = differences(state, {k: v for k, v in needed.items() if k in state or not first_cut})
+    if told:
         raise WeightsMismatch(
-            f"{what}: {'; '.join(filter(None, faults))}",
+            f"{what}: {told}",
             hint="name the network they were made with: --model NAME",
         )
     if first_cut:
         net.cut(first_cut)
     net.load_canonical(state)
     return tuple(missing)
+
+
+def differences(state: Mapping[str, Tensor], needed: Mapping[str, Tensor]) -> str:
+    """Which tensors are missing, unexpected, or of another shape or kind; "" if none is."""
+    faults = [
+        _listed("missing", (name for name in needed if name not in state)),
+        _listed("unexpected", (name for name in state if name not in needed)),
+        _listed("of another kind", _misfits(state, needed)),
+    ]
+    return "; ".join(filter(None, faults))
 
 
 def _tail(missing: list[str], needed: Mapping[str, Tensor]) -> str | None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -18,8 +20,14 @@ from alexkit.models.layered import LayeredNet, initialise
 from alexkit.models.specs import SPECS, BackboneSpec, detect_models, find_spec
 from alexkit.models.weights import file_sha256, fit_state, read_state, state_sha256
 
+if TYPE_CHECKING:
+    from alexkit.models.torchvision_nets import TorchvisionBackbone
+
 FORMAT = "alexkit/weights"
 FORMAT_VERSION = "1"
+
+PUBLISHED = "alexnet-owt"
+"""The network that ``imagenet`` means when none is named."""
 
 EDITED = "the file was edited, or written by another version of alexkit"
 
@@ -48,6 +56,21 @@ class Backbone:
     source: str
     sha256: str
     missing: tuple[str, ...]
+
+    maps_are_last = False
+    """Its maps are (C, H, W)."""
+
+    @property
+    def name(self) -> str:
+        """As ``--model`` takes it."""
+        return self.spec.name
+
+    def layer_aliases(self) -> dict[str, list[str]]:
+        """Our name of a layer -> its other names."""
+        aliases: dict[str, list[str]] = {}
+        for alias, layer in self.spec.aliases.items():
+            aliases.setdefault(layer, []).append(alias)
+        return aliases
 
     def resolve_layers(self, names: Sequence[str]) -> list[str]:
         """Our names of the layers that ``names`` mean, each once, in the order given.
@@ -84,6 +107,47 @@ class Backbone:
         }
 
 
+def skeleton(model: str | None) -> Backbone | TorchvisionBackbone:
+    """A network with shapes but no data: what its layers are, without its weights.
+
+    Args:
+        model: a name :func:`load_any` takes; None is ``alexnet-owt``.
+
+    Raises:
+        UnknownName: no such model.
+    """
+    if model in SPECS or model is None:
+        spec = SPECS[model or PUBLISHED]
+        return Backbone(spec.empty(), spec, spec.preprocess, (), "none", "", ())
+    made: TorchvisionBackbone = _torchvision(model).torchvision_skeleton(model)
+    return made
+
+
+def load_any(
+    model: str | None, weights: Path | str, *, seed: int
+) -> Backbone | TorchvisionBackbone:
+    """A network of ours, see :func:`load_backbone`, or one of torchvision, see
+    :func:`alexkit.models.torchvision_nets.load_torchvision`; our names come first.
+
+    Raises:
+        UnknownName: no such model in either.
+    """
+    if model in SPECS or model is None:
+        return load_backbone(model, weights, seed=seed)
+    made: TorchvisionBackbone = _torchvision(model).load_torchvision(model, weights, seed=seed)
+    return made
+
+
+def _torchvision(model: str) -> Any:
+    """The module with the networks of torchvision, one of which is ``model``."""
+    # Not imported above: torchvision takes three seconds, which our own networks do not need.
+    nets = import_module("alexkit.models.torchvision_nets")
+    known = [*SPECS, *(name for name in nets.classification_models() if name not in SPECS)]
+    if model not in known:
+        raise UnknownName("model", model, known)
+    return nets
+
+
 def load_backbone(
     model: str | None,
     weights: Path | str,
@@ -113,7 +177,7 @@ def load_backbone(
     if weights == "random":
         backbone = _random(spec, seed, num_classes or 1000)
     elif weights == "imagenet":
-        spec = spec or SPECS["alexnet-owt"]
+        spec = spec or SPECS[PUBLISHED]
         if spec.imagenet is None:
             raise UsageError(
                 f"there are no published ImageNet weights for {spec.name}",

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from alexkit.choices import WEIGHT_WORDS, Split
+from alexkit.choices import MODELS, WEIGHT_WORDS, Split
 from alexkit.errors import DataError, UsageError
 from alexkit.events import Chosen, Note, Reporter, Warned
 from alexkit.images.opening import open_source
 from alexkit.images.packed import JpegPack, PackSource
 from alexkit.images.preprocess import Preprocess
 from alexkit.images.source import NO_LABEL, SPLITS, ImageSource
-from alexkit.models.zoo import Backbone, load_backbone
+from alexkit.models.zoo import Backbone, load_any, load_backbone
 from alexkit.recipes.run_dir import RUNS, read_record, runs_here
 
 FITTED = ("train", "finetune")
 WEIGHTS_FILE = Path("weights") / "best.safetensors"
 FEATURES_FILE = "features.h5"
+
+if TYPE_CHECKING:
+    from alexkit.models.torchvision_nets import TorchvisionBackbone
 
 Number = TypeVar("Number", int, float)
 Rows = npt.NDArray[np.int64]
@@ -132,6 +135,22 @@ def choose_backbone(model: str | None, weights: str, seed: int, report: Reporter
     )
     if backbone.missing:
         report(Note(f"the weights have no classifier: {', '.join(backbone.missing)}"))
+    return backbone
+
+
+def choose_any_backbone(
+    model: str | None, weights: str, seed: int, report: Reporter
+) -> Backbone | TorchvisionBackbone:
+    """:func:`choose_backbone`, and torchvision's networks; with ``auto`` those have their own
+    published weights."""
+    if model is None or model in MODELS:
+        return choose_backbone(model, weights, seed, report)
+    if weights == "auto":
+        report(Chosen("weights", "imagenet", f"torchvision's default weights of {model}"))
+        weights = "imagenet"
+    backbone = load_any(model, choose_weights(weights, report), seed=seed)
+    told = f"weights {backbone.source} {backbone.sha256[:12]}"
+    report(Chosen("network", backbone.name, told))
     return backbone
 
 
