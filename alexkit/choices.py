@@ -45,6 +45,21 @@ class FeatureDtype(str, Enum):
     FLOAT16 = "float16"
 
 
+class Compress(str, Enum):
+    """The HDF5 filter of a finished feature file; lzf is known to h5py alone."""
+
+    NONE = "none"
+    LZF = "lzf"
+    GZIP = "gzip"
+
+
+class Average(str, Enum):
+    """What is averaged over the views of an image before it is stored."""
+
+    NONE = "none"
+    FEATURES = "features"
+
+
 MODELS = ("alexnet", "alexnet-owt", "alexnet-bn", "bvlc-alexnet", "caffenet")
 """The networks alexkit builds itself, by the names ``--model`` takes."""
 

@@ -30,7 +30,12 @@ LEVELS = {
 OWNERS = {
     "typer": {"cli"},
     "rich": {"cli"},
-    "h5py": {"features/store.py", "features/layout.py", "images/pack.py"},
+    "h5py": {
+        "features/compress.py",
+        "features/layout.py",
+        "features/store.py",
+        "images/pack.py",
+    },
     "sklearn": {"probes", "recipes/demo.py"},  # the demo takes its data from it
     "matplotlib": {"reports/plots.py"},
     "torchvision": {"images", "models"},

@@ -7,10 +7,15 @@ from alexkit.recipes.options import FeaturesOptions
 
 
 def act(options: FeaturesOptions, console: Console) -> None:
-    """Runs the recipe and shows what the file holds."""
-    from alexkit.recipes import features
-    from alexkit.reports.tables import features_table
+    """Runs the recipe and shows what the file holds, or what layers there are."""
+    from alexkit.recipes import features, layers
+    from alexkit.reports.tables import features_table, layers_table
 
+    if options.list_layers:
+        result = layers.list_layers(options, console.report)
+        console.table(*layers_table(result), title=result["model"])
+        console.finish("features", result)
+        return
     result = features.run(options, console.report)
     console.table(*features_table(result), title=result["file"])
     console.finish("features", result)

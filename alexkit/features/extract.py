@@ -14,14 +14,18 @@ from torch import Tensor
 from alexkit.choices import FeatureDtype
 from alexkit.errors import OutOfMemory
 from alexkit.features.layout import DTYPES, RowProblem, Status, not_finite
+from alexkit.features.pooling import Pooling
 from alexkit.images.batches import Batch
+
+Cut = Callable[[Tensor], Sequence[Tensor]]
 
 TORCH_DTYPES = {FeatureDtype.FLOAT32: torch.float32, FeatureDtype.FLOAT16: torch.float16}
 
 
 class TappedNet(Protocol):
-    """A network whose layers can be asked for by name, e.g.
-    :class:`alexkit.models.layered.LayeredNet`."""
+    """A network whose layers can be asked for by name:
+    :class:`alexkit.models.layered.LayeredNet` or
+    :class:`alexkit.models.torchvision_nets.TorchvisionNet`."""
 
     def eval(self) -> object: ...
 
@@ -55,8 +59,11 @@ def extract(
     normalise: Callable[[Tensor], Tensor],
     device: torch.device,
     dtype: FeatureDtype,
+    pooling: Pooling = Pooling(),  # noqa: B008 - frozen
+    cut: Cut | None = None,
+    average: bool = False,
 ) -> Iterator[FeatureBatch]:
-    """Runs batches through a network, one pass each for all layers.
+    """Runs batches through a network, one pass each (or one a view) for all layers.
 
     The network is put into evaluation mode (no dropout, stored batch-norm statistics) and is
     taken to be on its device already.
@@ -69,6 +76,11 @@ def extract(
         device: where the pixels go.
         dtype: number type of the values; float16 is cast on the device, so that half the
             bytes come back.
+        pooling: of convolutional maps, in float32.
+        cut: what the network sees of the pixels, e.g.
+            :meth:`alexkit.images.views.Views.cut`: V views (B, S, S, 3) uint8, which become
+            an axis of the values, (B, V, …). None is the pixels as they are, and no axis.
+        average: the mean over the views, in float32, instead of that axis.
 
     Raises:
         OutOfMemory: a batch does not fit into the device's memory.
@@ -83,7 +95,14 @@ def extract(
         if not rows.size:
             yield FeatureBatch(rows, {}, problems)
             continue
-        peaks, values = _forward(net, batch.pixels, layers, normalise, device, dtype)
+        try:
+            taps = _forward(net, batch.pixels, layers, normalise, device, pooling, cut, average)
+            peaks, values = _stored(taps, dtype)
+        except torch.OutOfMemoryError:
+            raise OutOfMemory(
+                f"a batch of {rows.size} images does not fit into the memory of {device}",
+                hint=f"use a smaller --batch-size, e.g. {max(1, rows.size // 2)}",
+            ) from None
         broken = _not_finite(rows, peaks, dtype)
         whole = ~np.isin(rows, [problem.row for problem in broken])
         if broken:
@@ -99,23 +118,35 @@ def _forward(
     layers: Sequence[str],
     normalise: Callable[[Tensor], Tensor],
     device: torch.device,
-    dtype: FeatureDtype,
+    pooling: Pooling,
+    cut: Cut | None,
+    average: bool,
+) -> dict[str, Tensor]:
+    """(B, …) of each layer, pooled; (B, V, …) where there are views that stay apart."""
+    there = pixels.to(device)
+    # A pass a view: the memory that whole maps take does not grow with the views.
+    passes = [
+        {name: pooling.apply(tap) for name, tap in net.taps(normalise(view), layers).items()}
+        for view in ([there] if cut is None else cut(there))
+    ]
+    if cut is None:
+        return passes[0]
+    stacked = {name: torch.stack([taps[name] for taps in passes], dim=1) for name in layers}
+    return {name: s.mean(dim=1) for name, s in stacked.items()} if average else stacked
+
+
+@torch.inference_mode()
+def _stored(
+    taps: Mapping[str, Tensor], dtype: FeatureDtype
 ) -> tuple[dict[str, npt.NDArray[Any]], dict[str, npt.NDArray[Any]]]:
     """Per layer: the farthest from zero of each row as computed (B), and all values (B, …)."""
-    try:
-        taps = net.taps(normalise(pixels.to(device)), layers)
-        peaks = {name: tap.flatten(1).abs().amax(dim=1) for name, tap in taps.items()}
-        # A network in channels-last order gives maps in that order; files have (C, H, W).
-        values = {
-            name: tap.to(TORCH_DTYPES[dtype], memory_format=torch.contiguous_format)
-            for name, tap in taps.items()
-        }
-        return _on_cpu(peaks), _on_cpu(values)
-    except torch.OutOfMemoryError:
-        raise OutOfMemory(
-            f"a batch of {len(pixels)} images does not fit into the memory of {device}",
-            hint=f"use a smaller --batch-size, e.g. {max(1, len(pixels) // 2)}",
-        ) from None
+    peaks = {name: tap.flatten(1).abs().amax(dim=1) for name, tap in taps.items()}
+    # A network in channels-last order gives maps in that order; files have (C, H, W).
+    values = {
+        name: tap.to(TORCH_DTYPES[dtype], memory_format=torch.contiguous_format)
+        for name, tap in taps.items()
+    }
+    return _on_cpu(peaks), _on_cpu(values)
 
 
 def _on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, npt.NDArray[Any]]:

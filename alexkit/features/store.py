@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,10 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from alexkit.choices import FeatureDtype, Split
+from alexkit.choices import Compress, FeatureDtype, Split
 from alexkit.errors import (
     DamagedFile,
+    DataError,
     FileMismatch,
     OutputExists,
     UnknownName,
@@ -70,6 +72,7 @@ class FeatureStore:
         splits: (N) uint8, codes into :data:`alexkit.images.source.SPLITS`.
         status: (N) uint8, see :class:`alexkit.features.layout.Status`.
         provenance: what made the file, see ``interface``'s format 1.
+        views: V where a row holds V views of its image, (V, …); 0 where it holds one value.
     """
 
     def __init__(self, path: Path, file: h5py.File) -> None:
@@ -83,6 +86,9 @@ class FeatureStore:
         self.splits = self._read_splits()
         self.classes = tuple(file[CLASSES].asstr()[:].tolist())
         self.layers, self.dtype = self._read_layers()
+        self.views = int(self.provenance.get("stored_views", 0))
+        axes = {shape[:1] for shape in self.layers.values()}
+        self._check(not self.views or axes == {(self.views,)}, "a layer lacks its views")
         self._check(file[PATH].shape == file[REASON].shape == (len(self),), "row tables differ")
         self._check(int(self.status.max()) <= max(Status), "a status is none of 0, 1, 2, 3")
         self._check(
@@ -127,6 +133,7 @@ class FeatureStore:
         layers: Mapping[str, tuple[int, ...]],
         dtype: FeatureDtype,
         provenance: Mapping[str, Any],
+        compress: Compress = Compress.NONE,
         overwrite: bool = False,
     ) -> FeatureWriter:
         """Begins a feature file, or goes on with the ``.partial`` of an interrupted one.
@@ -135,6 +142,8 @@ class FeatureStore:
             path: the file to be; until :meth:`FeatureWriter.finish` it is ``<path>.partial``.
             rows, classes, layers, dtype, provenance: see
                 :class:`alexkit.features.layout.Plan`.
+            compress: what :meth:`FeatureWriter.finish` does to the file; until then it is
+                not compressed.
             overwrite: a finished file may be replaced (when the new one is complete), and an
                 interrupted one that does not fit may be thrown away.
 
@@ -149,13 +158,15 @@ class FeatureStore:
         plan = Plan(rows, tuple(classes), layers, FeatureDtype(dtype), provenance)
         if path.is_dir():
             raise UsageError(f"{path} is a folder", hint="give the name of a file")
+        if path.exists():
+            _drop_leftover(path)
         if path.exists() and not overwrite:
             raise OutputExists(
                 f"{path} exists and is complete", hint="choose another --out or add --overwrite"
             )
         if not _can_continue(partial_path(path), plan, discard=overwrite):
             write_skeleton(path, plan)
-        return FeatureWriter(path)
+        return FeatureWriter(path, compress)
 
     def __len__(self) -> int:
         return int(self.status.size)
@@ -278,6 +289,16 @@ class FeatureStore:
     def _check(self, right: bool, what: str) -> None:
         if not right:
             raise damaged(self.path, f"is damaged or was edited: {what}")
+
+
+def _drop_leftover(path: Path) -> None:
+    """Removes the ``.partial`` of a finished file, where a kill fell between the two."""
+    partial = partial_path(path)
+    with suppress(FileMismatch, DataError, UsageError):  # then it is not ours to remove
+        with FeatureStore.open(path) as finished, FeatureStore.open(partial) as left:
+            same = left.complete and left.provenance == finished.provenance
+        if same:
+            partial.unlink()
 
 
 def _can_continue(partial: Path, plan: Plan, *, discard: bool) -> bool:

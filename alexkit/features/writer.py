@@ -12,13 +12,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from alexkit.choices import Compress
+from alexkit.features.compress import compress_file
 from alexkit.features.layout import (
     FEATURES,
     REASON,
@@ -54,8 +56,9 @@ class FeatureWriter:
         provenance: as it was when the file was begun.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, compress: Compress = Compress.NONE) -> None:
         self.path = path
+        self._compress = compress
         self.partial = partial_path(path)
         with reading(self.partial):
             self._file = opened(self.partial, "r+")
@@ -148,11 +151,17 @@ class FeatureWriter:
         self._set_status(np.array([row]), status)
         self._problems[row] = reason
 
-    def finish(self, ending: Mapping[str, Any] | None = None) -> None:
-        """Gives the file its name; all rows must be done or marked.
+    def finish(
+        self,
+        ending: Mapping[str, Any] | None = None,
+        progress: Callable[[int], None] = lambda done: None,
+    ) -> None:
+        """Gives the file its name, or compresses it into one of that name; all rows must be
+        done or marked. The same command goes on from a kill at any moment.
 
         Args:
             ending: what the provenance gets besides, e.g. the time it ended; JSON-safe.
+            progress: told the bytes that are compressed.
 
         Raises:
             OutOfSpace: the disk is full or gone.
@@ -168,7 +177,11 @@ class FeatureWriter:
             self._file.close()
             os.fsync(self._raw.fileno())
             self._raw.close()
-            os.replace(self.partial, self.path)
+            if self._compress is Compress.NONE:
+                os.replace(self.partial, self.path)
+                return
+        compress_file(self.partial, self.path, self._compress, progress)
+        self.partial.unlink()
 
     def discard(self) -> None:
         """Lets the file go and removes it: nothing in it is worth continuing."""

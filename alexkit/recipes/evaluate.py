@@ -68,8 +68,12 @@ def _judge(
     if bad:
         report(Warned(f"{bad} rows without features are left out"))
     rows = store.rows(labelled=True)
+    values = store.values(layer, rows)
+    if store.views:
+        report(Note(f"{layer}: the mean over its {store.views} views is judged"))
+        values = values.mean(axis=1, dtype=np.float32)
     return evaluate(
-        store.values(layer, rows).reshape(len(rows), -1),
+        values.reshape(len(rows), -1),
         store.labels[rows],
         store.classes,
         protocol=protocol,

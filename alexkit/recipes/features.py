@@ -5,18 +5,20 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
-from alexkit.choices import FeatureDtype
-from alexkit.errors import DataError
+from alexkit.choices import Compress, FeatureDtype
+from alexkit.errors import DataError, UsageError
 from alexkit.events import (
+    Note,
     Reporter,
     Saved,
     StageAdvanced,
@@ -24,16 +26,16 @@ from alexkit.events import (
     StageStarted,
 )
 from alexkit.features.extract import FeatureBatch, extract
-from alexkit.features.layout import RowTable
+from alexkit.features.layout import RowTable, partial_path
 from alexkit.features.store import FeatureStore
 from alexkit.features.writer import FeatureWriter
 from alexkit.images.batches import Batch, read_batches
+from alexkit.images.draws import Rows
 from alexkit.images.source import ImageSource
-from alexkit.models.zoo import Backbone
 from alexkit.recipes.devices import decode_threads, one_device
 from alexkit.recipes.inputs import (
     FEATURES_FILE,
-    choose_backbone,
+    choose_any_backbone,
     choose_data,
     data_record,
     open_data,
@@ -41,6 +43,7 @@ from alexkit.recipes.inputs import (
     tell_pack,
 )
 from alexkit.recipes.interrupts import stop_requests
+from alexkit.recipes.layers import AnyBackbone, Stored, tell_forecast
 from alexkit.recipes.ledger import LEDGER, Ledger
 from alexkit.recipes.options import FeaturesOptions
 from alexkit.recipes.orientation import settle_exif
@@ -49,6 +52,10 @@ from alexkit.recipes.run_dir import Remembering, RunDir, now, versions
 FILE_SUFFIXES = (".h5", ".hdf5")
 STAGE = "features"
 BATCH_SIZE = {"cpu": 64, "cuda": 256}
+BATCH_BYTES = 2**30
+"""The most the features of a derived batch may take: all layers of AlexNet are far below."""
+PACE_BATCHES = 4
+"""The batch after which the time it takes is told."""
 NO_FEATURES = "row holds NaN"
 
 
@@ -67,50 +74,53 @@ def run(options: FeaturesOptions, report: Reporter) -> dict[str, Any]:
     data = choose_data(options.data, "alexkit features photos/", report)
     device = one_device(options.device, report)
     source = open_data(data, report)
-    backbone = choose_backbone(options.model, options.weights, options.seed, report)
-    layers = backbone.resolve_layers(options.layer)
+    backbone = choose_any_backbone(options.model, options.weights, options.seed, report)
+    stored = Stored.of(options, backbone)
     backbone.preprocess = settle_exif(backbone.preprocess, options.exif, source, report)
     tell_pack(source, backbone.preprocess, report)
     backbone.net.place([device])
+    job = _Job(source, backbone, stored, device, _batch_size(options, stored, device, report))
+    to_file = options.out is not None and options.out.suffix in FILE_SUFFIXES
+    place = options.out if to_file else RunDir.place("features", options) / FEATURES_FILE
+    assert place is not None
+    tell_forecast(place, len(source), stored, report)
+    if stored.dtype is FeatureDtype.FLOAT16 and not partial_path(place).exists():
+        _check_float16(job, options)
     folder: RunDir | None = None
     with ExitStack() as stack:
-        path, ledger_path = options.out, None
-        if path is None or path.suffix not in FILE_SUFFIXES:
+        path, ledger_path = place, None
+        if not to_file:
             folder = stack.enter_context(RunDir.open("features", options, report))
             folder.note("data", data_record(source))
             path, ledger_path = folder.path / FEATURES_FILE, folder.path / LEDGER
-        shapes = backbone.net.layer_shapes()
         writer = stack.enter_context(
             FeatureStore.create(
                 path,
-                rows=RowTable(
-                    tuple(source.record(i).path for i in range(len(source))),
-                    source.labels,
-                    source.splits,
-                ),
+                rows=RowTable.of(source),
                 classes=source.classes,
-                layers={layer: shapes[layer] for layer in layers},
-                dtype=options.dtype,
-                provenance=_provenance(options, data, source, backbone, layers, device),
+                layers=stored.shapes,
+                dtype=stored.dtype,
+                provenance=_provenance(job, data),
+                compress=stored.compress,
                 overwrite=options.overwrite,
             )
         )
         ledger = Ledger(ledger_path, strict=options.strict, report=report)
-        _fill(writer, source, backbone, layers, device, options, report, ledger)
+        _fill(writer, job, options, report, ledger)
         if ledger.bad == len(source):
             writer.discard()
             raise DataError(
                 f"none of the {len(source)} images in {source.root} could be used",
                 hint="are these images? the lines above say what is wrong with each",
             )
-        writer.finish({"ended": now()})
+        _finish(writer, job, report)
         result = {
             "file": str(path),
             "rows": len(source),
             "bad": ledger.bad,
             "repaired": ledger.repaired,
-            "layers": {layer: list(shapes[layer]) for layer in layers},
-            "model": backbone.spec.name,
+            "layers": {layer: list(shape) for layer, shape in stored.shapes.items()},
+            "model": backbone.name,
             "weights": backbone.source,
             "seconds": time.monotonic() - began,
         }
@@ -120,12 +130,79 @@ def run(options: FeaturesOptions, report: Reporter) -> dict[str, Any]:
     return result
 
 
+@dataclass(frozen=True)
+class _Job:
+    """All that decides the values, and the batches they are computed in."""
+
+    source: ImageSource
+    backbone: AnyBackbone
+    stored: Stored
+    device: torch.device
+    batch_size: int
+
+    def batches(self, rows: Rows, threads: int) -> Iterator[Batch]:
+        """The squares of ``rows``, from which the views are cut."""
+        preprocess = self.backbone.preprocess
+        return read_batches(
+            self.source,
+            rows,
+            self.stored.views.to_square(preprocess),
+            batch_size=self.batch_size,
+            threads=threads,
+            exif=preprocess.exif,
+        )
+
+    def features(self, batches: Iterable[Batch], dtype: FeatureDtype) -> Iterator[FeatureBatch]:
+        """What is stored of each batch, in ``dtype``."""
+        preprocess, views = self.backbone.preprocess, self.stored.views
+        return extract(
+            self.backbone.net,
+            batches,
+            list(self.stored.shapes),
+            normalise=preprocess.normalise,
+            device=self.device,
+            dtype=dtype,
+            pooling=self.stored.pooling,
+            cut=None if len(views) == 1 else partial(views.cut, preprocess=preprocess),
+            average=self.stored.average,
+        )
+
+
+def _batch_size(
+    options: FeaturesOptions, stored: Stored, device: torch.device, report: Reporter
+) -> int:
+    """As asked, or by device; smaller where the features of a batch would fill the memory."""
+    usual = BATCH_SIZE[device.type]
+    views = len(stored.views) if stored.average else 1
+    fitting = max(1, BATCH_BYTES // (stored.row_bytes * views))
+    rule = f"for {device.type}" + (" and this many features" if fitting < usual else "")
+    return settled("batch size", options.batch_size, min(usual, fitting), rule, report)
+
+
+def _check_float16(job: _Job, options: FeaturesOptions) -> None:
+    """Computes the first batch before anything is written.
+
+    A later row that float16 cannot hold gets status 3; that the first ones do is no accident.
+
+    Raises:
+        UsageError: a value of it is more than float16 can hold.
+    """
+    rows = np.arange(min(job.batch_size, len(job.source)))
+    batches = job.batches(rows, decode_threads(options.workers))
+    for found in job.features(batches, FeatureDtype.FLOAT32):
+        for layer, values in found.values.items():
+            most = float(np.abs(values).max(initial=0))
+            if most > float(np.finfo(np.float16).max):
+                raise UsageError(
+                    f"{layer} reaches {most:.6g} in the first {len(rows)} images, more than "
+                    "float16 can hold; nothing was written",
+                    hint="use --dtype float32",
+                )
+
+
 def _fill(
     writer: FeatureWriter,
-    source: ImageSource,
-    backbone: Backbone,
-    layers: list[str],
-    device: torch.device,
+    job: _Job,
     options: FeaturesOptions,
     report: Reporter,
     ledger: Ledger,
@@ -135,109 +212,93 @@ def _fill(
     Raises:
         Interrupted: by a signal, after the batch at hand was written.
     """
-    kind = device.type
-    batch_size = settled(
-        "batch size", options.batch_size, BATCH_SIZE[kind], f"for {kind}", report
-    )
-    pending = writer.pending()
+    source, pending = job.source, writer.pending()
     done, began = len(source) - len(pending), time.monotonic()
     for row, reason in writer.problems().items():
         ledger.add(source.record(row).path, reason, NO_FEATURES)
-    found = feature_batches(
-        source,
-        pending,
-        backbone,
-        layers,
-        device=device,
-        dtype=options.dtype,
-        batch_size=batch_size,
-        workers=options.workers,
-        watch=ledger.watch,
-    )
+    batches = ledger.watch(job.batches(pending, decode_threads(options.workers)))
+    pace = _Pace(len(source), report)
     with stop_requests() as stop:
         report(StageStarted(STAGE, len(source), "images", done))
-        for batch in found:
+        for batch in job.features(batches, job.stored.dtype):
             for problem in batch.problems:
                 ledger.add(source.record(problem.row).path, problem.reason, NO_FEATURES)
                 writer.mark(*problem)
             writer.append(batch.rows, batch.values)
             done += len(batch.rows) + len(batch.problems)
             report(StageAdvanced(STAGE, done))
+            pace.tell(done)
             stop.check(f"{done} of {len(source)} images are in {writer.partial}")
     ledger.close()
     report(StageFinished(STAGE, done, time.monotonic() - began))
 
 
-def feature_batches(
-    source: ImageSource,
-    rows: npt.NDArray[np.int64],
-    backbone: Backbone,
-    layers: list[str],
-    *,
-    device: torch.device,
-    dtype: FeatureDtype,
-    batch_size: int,
-    workers: int | None,
-    watch: Callable[[Iterable[Batch]], Iterable[Batch]] = iter,
-) -> Iterator[FeatureBatch]:
-    """Features of some rows: what ``features`` writes, and ``info --verify`` compares with.
+class _Pace:
+    """Says once, after some batches, how long the rest will take."""
 
-    Args:
-        rows: (n) int64, in the order wanted.
-        backbone: on its device already.
-        layers: as :meth:`Backbone.resolve_layers <alexkit.models.zoo.Backbone.resolve_layers>`
-            gives them.
-        workers: decode threads; None is one a core.
-        watch: hears of every batch before it is computed, and passes it on.
+    def __init__(self, total: int, report: Reporter) -> None:
+        self._total, self._report = total, report
+        self._batches, self._first, self._at = 0, 0, 0.0
+
+    def tell(self, done: int) -> None:
+        """After each batch; the first, with all that happens once, is not counted."""
+        self._batches += 1
+        if self._batches == 1:
+            self._first, self._at = done, time.monotonic()
+        elif self._batches == PACE_BATCHES and done < self._total:
+            rate = (done - self._first) / max(time.monotonic() - self._at, 1e-9)
+            left = self._total - done
+            self._report(
+                Note(
+                    f"{left:,} images are left: about {left / rate / 60:.1f} minutes "
+                    f"at {rate:.0f} images/s"
+                )
+            )
+
+
+def _finish(writer: FeatureWriter, job: _Job, report: Reporter) -> None:
+    """Gives the file its name, compressed if asked.
 
     Raises:
-        OutOfMemory: a batch does not fit into the device's memory.
+        Interrupted: by a signal, while it was compressed.
     """
-    preprocess = backbone.preprocess
-    batches = read_batches(
-        source,
-        rows,
-        preprocess.square,
-        batch_size=batch_size,
-        threads=decode_threads(workers),
-        exif=preprocess.exif,
-    )
-    return extract(
-        backbone.net,
-        watch(batches),
-        layers,
-        normalise=preprocess.normalise,
-        device=device,
-        dtype=dtype,
-    )
+    if job.stored.compress is Compress.NONE:
+        writer.finish({"ended": now()})
+        return
+    began, total = time.monotonic(), len(job.source) * job.stored.row_bytes
+    stage = job.stored.compress.value
+    with stop_requests() as stop:
+        report(StageStarted(stage, total, "bytes"))
+
+        def advance(done: int) -> None:
+            report(StageAdvanced(stage, done))
+            stop.check(f"all images are in {writer.partial}, not yet compressed")
+
+        writer.finish({"ended": now()}, advance)
+    report(StageFinished(stage, total, time.monotonic() - began))
 
 
-def _provenance(
-    options: FeaturesOptions,
-    data: Path,
-    source: ImageSource,
-    backbone: Backbone,
-    layers: list[str],
-    device: torch.device,
-) -> dict[str, Any]:
+def _provenance(job: _Job, data: Path) -> dict[str, Any]:
     """Format 1's provenance. A file is continued only by a command of equal fingerprint."""
+    source, backbone, stored = job.source, job.backbone, job.stored
+    preprocessing = backbone.preprocess.to_record() | {"views": str(stored.views)}
+    asked = stored.fingerprint()
     return {
         "fingerprint": {
-            "model": backbone.spec.name,
+            "model": backbone.name,
             "weights": backbone.sha256,
-            "preprocessing": backbone.preprocess.to_record(),
+            "preprocessing": preprocessing,
             "data": source.fingerprint(),
-            "layers": layers,
-            "dtype": options.dtype.value,
+            **asked,
         },
         "versions": versions(),
-        "model": backbone.spec.name,
+        "model": backbone.name,
         "weights": {"source": _found_again(backbone.source), "sha256": backbone.sha256},
-        "layers": layers,
-        "preprocessing": backbone.preprocess.to_record() | {"views": "center"},
+        "preprocessing": preprocessing,
+        **asked,
+        "stored_views": stored.stored_views,
         "data": {"root": source.root, "kind": source.kind, "path": os.path.abspath(data)},
-        "dtype": options.dtype.value,
-        "device": str(device),
+        "device": str(job.device),
         "command_line": sys.argv[1:],
         "started": now(),
     }

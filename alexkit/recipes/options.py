@@ -13,7 +13,16 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
-from alexkit.choices import Exif, FeatureDtype, Freeze, Keep, Norm, Protocol
+from alexkit.choices import (
+    Average,
+    Compress,
+    Exif,
+    FeatureDtype,
+    Freeze,
+    Keep,
+    Norm,
+    Protocol,
+)
 from alexkit.errors import UnknownName, UsageError
 
 
@@ -111,8 +120,21 @@ class FeaturesOptions(SharedOptions):
     weights: str = option(
         "auto", "Run folder, weight file, imagenet, random, or auto.", "WEIGHTS"
     )
-    model: str | None = option(None, "Network, where the weights do not tell.", "NAME")
+    model: str | None = option(
+        None,
+        "Network, where the weights do not tell; also torchvision's, e.g. resnet50.",
+        "NAME",
+    )
+    pool: str | None = option(
+        None, "Of maps: flat, avg, max, grid:K or 9k (default: whole maps).", "HOW"
+    )
+    views: str = option("center", "Squares of each image: center, flip, ten, grid:K.", "WHICH")
+    average: Average = option(Average.NONE, "Over the views, instead of storing each.")
     dtype: FeatureDtype = option(FeatureDtype.FLOAT32, "Number type in the file.")
+    compress: Compress = option(
+        Compress.NONE, "Filter of the finished file; needs its space twice while it works."
+    )
+    list_layers: bool = option(False, "Show layers, shapes and bytes an image; needs no DATA.")
     exif: Exif | None = exif_option()
 
 

@@ -137,7 +137,7 @@ class RunDir:
             UsageError: it holds an unfinished run of other options, or a live one.
         """
         wanted = to_record(options)
-        path = options.out or _unfinished_twin(command, wanted) or _next_folder(command)
+        path = cls.place(command, options)
         resumed = False
         if path.is_file():
             raise OutputExists(f"{path} is a file", hint="choose another --out")
@@ -161,6 +161,12 @@ class RunDir:
         run = cls(path, record, lock, resumed, report.derived)
         run._write()
         return run
+
+    @staticmethod
+    def place(command: str, options: SharedOptions) -> Path:
+        """The folder that :meth:`open` takes, made or not."""
+        twin = _unfinished_twin(command, to_record(options))
+        return options.out or twin or _next_folder(command)
 
     def note(self, name: str, value: Any) -> None:
         """Stores one more fact in ``run.json``."""

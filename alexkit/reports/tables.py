@@ -45,6 +45,20 @@ def export_table(result: Mapping[str, Any]) -> Table:
     return ["rows", "layers", "size"], [[str(result["rows"]), layers, size(result["bytes"])]]
 
 
+def layers_table(result: Mapping[str, Any]) -> Table:
+    """One row a layer of a network: what of it would be stored for one image."""
+    rows = [
+        [
+            layer["name"],
+            " × ".join(map(str, layer["shape"])),
+            f"{layer['bytes']:,}",
+            ", ".join(layer["aliases"]),
+        ]
+        for layer in result["layers"]
+    ]
+    return ["layer", "shape", "bytes an image", "also called"], rows
+
+
 def pack_table(result: Mapping[str, Any]) -> Table:
     """A finished pack."""
     header = ["images", "classes", "pixels", "bad", "repaired", "size"]
