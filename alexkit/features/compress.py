@@ -47,7 +47,8 @@ def compress_file(partial: Path, path: Path, how: Compress, progress: Progress) 
     try:
         with writing(path), open(copy, "w+b") as raw:
             # HDF5 crashes when the disk fills under it, so the space is taken before.
-            os.posix_fallocate(raw.fileno(), 0, partial.stat().st_size)
+            if hasattr(os, "posix_fallocate"):  # not on macOS
+                os.posix_fallocate(raw.fileno(), 0, partial.stat().st_size)
             sink = _Sink(raw)
             with (
                 reading(partial),

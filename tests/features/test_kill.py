@@ -14,6 +14,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+from alexkit.features.compress import copy_path
 from alexkit.features.layout import Status
 from alexkit.features.store import FeatureStore
 
@@ -33,18 +34,27 @@ def writing_process() -> ModuleType:
     return module
 
 
-def run(path: Path, *, kill_after: int | str | None = None, wait: float = 0.0) -> set[int]:
+def run(
+    path: Path,
+    *words: str,
+    kill_after: int | str | None = None,
+    file: Path | None = None,
+    wait: float = 0.0,
+) -> set[int]:
     """Runs a writer and returns the rows it said were written.
 
-    Killed ``wait`` seconds after so many lines, or after the line that says so, if given.
+    Killed ``wait`` seconds after so many lines, or after the line that says so, if given, and
+    after ``file`` is there, if given.
     """
-    command = [sys.executable, str(WRITER), str(path), str(ROWS)]
+    command = [sys.executable, str(WRITER), str(path), str(ROWS), *words]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         lines: list[str] = []
         for line in process.stdout:
             lines.append(line.strip())
             if kill_after in (len(lines), lines[-1]):
+                while file and not file.exists() and process.poll() is None:
+                    pass
                 time.sleep(wait)
                 process.kill()
         code = process.wait()
@@ -120,3 +130,26 @@ def test_killed_while_the_file_gets_its_name(
     if not path.exists():
         run(path)
     assert path.read_bytes() == never_killed
+
+
+def test_killed_while_the_file_is_compressed(
+    tmp_path: Path, writing_process: ModuleType
+) -> None:
+    whole = tmp_path / "whole.h5"
+    run(whole, "gzip")
+    folder = tmp_path / "killed"
+    folder.mkdir()
+    path = folder / "features.h5"
+    cut_short = 0
+    for kill in range(6):
+        if not path.exists():
+            copy = copy_path(path)
+            copy.unlink(missing_ok=True)
+            run(path, "gzip", kill_after="finish", file=copy, wait=kill * 0.01)
+        cut_short += copy_path(path).exists()
+        check_intact(path, set(range(ROWS)), writing_process)
+    assert cut_short, "no kill fell into the copy"
+    if not path.exists():
+        run(path, "gzip")
+    assert path.read_bytes() == whole.read_bytes()
+    assert not copy_path(path).exists()

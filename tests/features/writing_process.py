@@ -1,7 +1,7 @@
 """A process that writes a feature file, to be killed by ``test_kill.py``.
 
-Run as ``python writing_process.py FILE ROWS``. Says on stdout ``begin``, then each row that
-is written, then ``finish`` just before the file gets its name, then ``end``.
+Run as ``python writing_process.py FILE ROWS [FILTER]``. Says on stdout ``begin``, then each
+row that is written, then ``finish`` just before the file gets its name, then ``end``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from alexkit.choices import FeatureDtype
+from alexkit.choices import Compress, FeatureDtype
 from alexkit.features.layout import RowTable, Status
 from alexkit.features.store import FeatureStore
 
@@ -34,7 +34,7 @@ def true_values(layer: str, rows: np.ndarray) -> np.ndarray:
     return np.sqrt(numbers).astype(np.float32).reshape(len(rows), *shape)
 
 
-def main(path: Path, count: int) -> None:
+def main(path: Path, count: int, compress: Compress) -> None:
     say("begin")
     table = RowTable(
         paths=tuple(f"class/{row}.jpg" for row in range(count)),
@@ -48,6 +48,7 @@ def main(path: Path, count: int) -> None:
         layers=LAYERS,
         dtype=FeatureDtype.FLOAT32,
         provenance={"fingerprint": {"weights": "1234"}},
+        compress=compress,
     ) as writer:
         pending = writer.pending()
         for start in range(0, pending.size, BATCH):
@@ -64,4 +65,4 @@ def main(path: Path, count: int) -> None:
 
 if __name__ == "__main__":
     assert "torch" not in sys.modules, "the store has to be quick to import"
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), Compress((sys.argv[3:] or ["none"])[0]))
