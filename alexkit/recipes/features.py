@@ -248,11 +248,10 @@ class _Pace:
         elif self._batches == PACE_BATCHES and done < self._total:
             rate = (done - self._first) / max(time.monotonic() - self._at, 1e-9)
             left = self._total - done
+            seconds = left / rate
+            time_left = f"{seconds / 60:.0f} minutes" if seconds > 90 else f"{seconds:.0f} s"
             self._report(
-                Note(
-                    f"{left:,} images are left: about {left / rate / 60:.1f} minutes "
-                    f"at {rate:.0f} images/s"
-                )
+                Note(f"{left:,} images are left: about {time_left} at {rate:.1f} images/s")
             )
 
 

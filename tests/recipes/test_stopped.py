@@ -103,7 +103,7 @@ def test_training_continues_to_the_same_weights(place: Path, number: signal.Sign
 
 
 def test_features_continue_to_the_same_file(place: Path) -> None:
-    status = stopped([*FEATURES, "--out", "F.h5"], place, "24 images", signal.SIGINT)
+    status = stopped([*FEATURES, "--out", "F.h5"], place, "features: 24 images", signal.SIGINT)
     assert status == 130
     assert (place / "F.h5.partial").exists()
     assert not (place / "F.h5").exists()
@@ -118,7 +118,7 @@ def test_features_continue_to_the_same_file(place: Path) -> None:
 def test_other_settings_are_refused_by_name(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    stopped([*FEATURES, "--out", "H.h5"], place, "24 images", signal.SIGKILL)
+    stopped([*FEATURES, "--out", "H.h5"], place, "features: 24 images", signal.SIGKILL)
     with working_in(place):
         assert run([*FEATURES, "--out", "H.h5", "--seed", "1"]) == 4
         assert "weights" in capsys.readouterr().err.splitlines()[-2]
