@@ -53,6 +53,13 @@ class Compress(str, Enum):
     GZIP = "gzip"
 
 
+class Decode(str, Enum):
+    """How JPEGs far larger than needed are decoded: all pixels, or a fraction of them."""
+
+    EXACT = "exact"
+    FAST = "fast"
+
+
 class Average(str, Enum):
     """What is averaged over the views of an image before it is stored."""
 

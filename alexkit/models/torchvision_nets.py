@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import torch
@@ -29,6 +30,10 @@ _HASH = re.compile(r"-([a-f0-9]+)\.")
 
 _OLD_DENSENET = re.compile(r"(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..+)")
 """Names in the published DenseNet files, which torchvision joins as it loads them."""
+
+
+_TRACING = Lock()
+"""Tracing patches torch for the whole process: threads that share a network wait for it."""
 
 
 class TorchvisionNet(nn.Module):
@@ -83,8 +88,9 @@ class TorchvisionNet(nn.Module):
             if name not in self._node_of:
                 raise UnknownName("layer", name, self._node_of, listed_by="--list-layers")
         nodes = tuple(dict.fromkeys(self._node_of[name] for name in layers))
-        if nodes not in self._extractors:
-            self._extractors[nodes] = _extractor(self.network, self._image, nodes)
+        with _TRACING:
+            if nodes not in self._extractors:
+                self._extractors[nodes] = _extractor(self.network, self._image, nodes)
         found = self._extractors[nodes].eval()(x)
         return {name: found[self._node_of[name]] for name in layers}
 

@@ -32,7 +32,7 @@ def measure_drift(
     """Compares ``decode = fast`` with the exact way on photos of ``source``, and tells.
 
     Args:
-        net: on ``device``, in evaluation mode.
+        net: on ``device``; evaluation mode is left on.
 
     Returns:
         ``looked_at`` and ``smaller``, how many photos were decoded and how many of them come
@@ -45,6 +45,7 @@ def measure_drift(
     rows = np.unique(np.linspace(0, len(source) - 1, LOOKED_AT).astype(int)).tolist()
     pairs = [pair for row in rows if (pair := _both(source, row, preprocess)) is not None]
     moved = [pair for pair in pairs if pair[0] is not pair[1]]
+    net.eval()
     apart: dict[str, list[float]] = {layer: [] for layer in layers}
     for pair in moved:
         with torch.inference_mode():

@@ -5,18 +5,13 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
-from alexkit.choices import Compress, FeatureDtype
-from alexkit.errors import DataError, UsageError
+from alexkit.choices import Compress, Decode, FeatureDtype
+from alexkit.errors import DataError
 from alexkit.events import (
     Note,
     Reporter,
@@ -25,35 +20,30 @@ from alexkit.events import (
     StageFinished,
     StageStarted,
 )
-from alexkit.features.extract import FeatureBatch, extract
 from alexkit.features.layout import RowTable, partial_path
 from alexkit.features.store import FeatureStore
 from alexkit.features.writer import FeatureWriter
-from alexkit.images.batches import Batch, read_batches
-from alexkit.images.draws import Rows
-from alexkit.images.source import ImageSource
 from alexkit.recipes.devices import decode_threads, one_device
+from alexkit.recipes.drift import measure_drift
+from alexkit.recipes.extraction import Job, check_float16, settle_batch_size
 from alexkit.recipes.inputs import (
     FEATURES_FILE,
     choose_any_backbone,
     choose_data,
     data_record,
     open_data,
-    settled,
     tell_pack,
 )
 from alexkit.recipes.interrupts import stop_requests
-from alexkit.recipes.layers import AnyBackbone, Stored, tell_forecast
+from alexkit.recipes.layers import Stored, tell_forecast
 from alexkit.recipes.ledger import LEDGER, Ledger
+from alexkit.recipes.meter import Meter
 from alexkit.recipes.options import FeaturesOptions
 from alexkit.recipes.orientation import settle_exif
 from alexkit.recipes.run_dir import Remembering, RunDir, now, versions
 
 FILE_SUFFIXES = (".h5", ".hdf5")
 STAGE = "features"
-BATCH_SIZE = {"cpu": 64, "cuda": 256}
-BATCH_BYTES = 2**30
-"""The most the features of a derived batch may take: all layers of AlexNet are far below."""
 PACE_BATCHES = 4
 """The batch after which the time it takes is told."""
 NO_FEATURES = "row holds NaN"
@@ -71,21 +61,14 @@ def run(options: FeaturesOptions, report: Reporter) -> dict[str, Any]:
     """
     began = time.monotonic()
     report = Remembering(report)
-    data = choose_data(options.data, "alexkit features photos/", report)
-    device = one_device(options.device, report)
-    source = open_data(data, report)
-    backbone = choose_any_backbone(options.model, options.weights, options.seed, report)
-    stored = Stored.of(options, backbone)
-    backbone.preprocess = settle_exif(backbone.preprocess, options.exif, source, report)
-    tell_pack(source, backbone.preprocess, report)
-    backbone.net.place([device])
-    job = _Job(source, backbone, stored, device, _batch_size(options, stored, device, report))
+    job, provenance = _settle(options, report)
+    source, stored = job.source, job.stored
     to_file = options.out is not None and options.out.suffix in FILE_SUFFIXES
     place = options.out if to_file else RunDir.place("features", options) / FEATURES_FILE
     assert place is not None
     tell_forecast(place, len(source), stored, report)
     if stored.dtype is FeatureDtype.FLOAT16 and not partial_path(place).exists():
-        _check_float16(job, options)
+        check_float16(job)
     folder: RunDir | None = None
     with ExitStack() as stack:
         path, ledger_path = place, None
@@ -100,13 +83,13 @@ def run(options: FeaturesOptions, report: Reporter) -> dict[str, Any]:
                 classes=source.classes,
                 layers=stored.shapes,
                 dtype=stored.dtype,
-                provenance=_provenance(job, data),
+                provenance=provenance,
                 compress=stored.compress,
                 overwrite=options.overwrite,
             )
         )
         ledger = Ledger(ledger_path, strict=options.strict, report=report)
-        _fill(writer, job, options, report, ledger)
+        _fill(writer, job, report, ledger)
         if ledger.bad == len(source):
             writer.discard()
             raise DataError(
@@ -120,8 +103,8 @@ def run(options: FeaturesOptions, report: Reporter) -> dict[str, Any]:
             "bad": ledger.bad,
             "repaired": ledger.repaired,
             "layers": {layer: list(shape) for layer, shape in stored.shapes.items()},
-            "model": backbone.name,
-            "weights": backbone.source,
+            "model": job.backbone.name,
+            "weights": job.backbone.source,
             "seconds": time.monotonic() - began,
         }
         report(Saved("features", str(path)))
@@ -130,80 +113,36 @@ def run(options: FeaturesOptions, report: Reporter) -> dict[str, Any]:
     return result
 
 
-@dataclass(frozen=True)
-class _Job:
-    """All that decides the values, and the batches they are computed in."""
-
-    source: ImageSource
-    backbone: AnyBackbone
-    stored: Stored
-    device: torch.device
-    batch_size: int
-
-    def batches(self, rows: Rows, threads: int) -> Iterator[Batch]:
-        """The squares of ``rows``, from which the views are cut."""
-        preprocess = self.backbone.preprocess
-        return read_batches(
-            self.source,
-            rows,
-            self.stored.views.to_square(preprocess),
-            batch_size=self.batch_size,
-            threads=threads,
-            exif=preprocess.exif,
-        )
-
-    def features(self, batches: Iterable[Batch], dtype: FeatureDtype) -> Iterator[FeatureBatch]:
-        """What is stored of each batch, in ``dtype``."""
-        preprocess, views = self.backbone.preprocess, self.stored.views
-        return extract(
-            self.backbone.net,
-            batches,
-            list(self.stored.shapes),
-            normalise=preprocess.normalise,
-            device=self.device,
-            dtype=dtype,
-            pooling=self.stored.pooling,
-            cut=None if len(views) == 1 else partial(views.cut, preprocess=preprocess),
-            average=self.stored.average,
-        )
-
-
-def _batch_size(
-    options: FeaturesOptions, stored: Stored, device: torch.device, report: Reporter
-) -> int:
-    """As asked, or by device; smaller where the features of a batch would fill the memory."""
-    usual = BATCH_SIZE[device.type]
-    views = len(stored.views) if stored.average else 1
-    fitting = max(1, BATCH_BYTES // (stored.row_bytes * views))
-    rule = f"for {device.type}" + (" and this many features" if fitting < usual else "")
-    return settled("batch size", options.batch_size, min(usual, fitting), rule, report)
-
-
-def _check_float16(job: _Job, options: FeaturesOptions) -> None:
-    """Computes the first batch before anything is written.
-
-    A later row that float16 cannot hold gets status 3; that the first ones do is no accident.
-
-    Raises:
-        UsageError: a value of it is more than float16 can hold.
-    """
-    rows = np.arange(min(job.batch_size, len(job.source)))
-    batches = job.batches(rows, decode_threads(options.workers))
-    for found in job.features(batches, FeatureDtype.FLOAT32):
-        for layer, values in found.values.items():
-            most = float(np.abs(values).max(initial=0))
-            if most > float(np.finfo(np.float16).max):
-                raise UsageError(
-                    f"{layer} reaches {most:.6g} in the first {len(rows)} images, more than "
-                    "float16 can hold; nothing was written",
-                    hint="use --dtype float32",
-                )
+def _settle(options: FeaturesOptions, report: Reporter) -> tuple[Job, dict[str, Any]]:
+    """All that decides the values, and the provenance that tells it; nothing is created."""
+    data = choose_data(options.data, "alexkit features photos/", report)
+    device = one_device(options.device, report)
+    source = open_data(data, report)
+    backbone = choose_any_backbone(options.model, options.weights, options.seed, report)
+    stored = Stored.of(options, backbone)
+    preprocess = settle_exif(backbone.preprocess, options.exif, source, report)
+    backbone.preprocess = replace(preprocess, decode=options.decode.value)
+    tell_pack(source, backbone.preprocess, report)
+    backbone.net.place([device])
+    job = Job(
+        source,
+        backbone,
+        stored,
+        device,
+        settle_batch_size(options.batch_size, backbone, stored, device, report),
+        decode_threads(options.workers),
+    )
+    provenance = _provenance(job, data)
+    if options.decode is Decode.FAST:
+        net, layers = backbone.net, list(stored.shapes)
+        drift = measure_drift(source, net, layers, backbone.preprocess, device, report)
+        provenance["decode_drift"] = drift
+    return job, provenance
 
 
 def _fill(
     writer: FeatureWriter,
-    job: _Job,
-    options: FeaturesOptions,
+    job: Job,
     report: Reporter,
     ledger: Ledger,
 ) -> None:
@@ -216,17 +155,19 @@ def _fill(
     done, began = len(source) - len(pending), time.monotonic()
     for row, reason in writer.problems().items():
         ledger.add(source.record(row).path, reason, NO_FEATURES)
-    batches = ledger.watch(job.batches(pending, decode_threads(options.workers)))
-    pace = _Pace(len(source), report)
+    pace, meter = _Pace(len(source), report), Meter(source, job.threads, 1, report)
     with stop_requests() as stop:
         report(StageStarted(STAGE, len(source), "images", done))
-        for batch in job.features(batches, job.stored.dtype):
+        for batch in job.features(pending, meter=meter):
+            for remark in batch.remarks:
+                ledger.add_used(remark.path, remark.text)
             for problem in batch.problems:
                 ledger.add(source.record(problem.row).path, problem.reason, NO_FEATURES)
                 writer.mark(*problem)
             writer.append(batch.rows, batch.values)
             done += len(batch.rows) + len(batch.problems)
-            report(StageAdvanced(STAGE, done))
+            live = {"waiting": meter.waiting} if job.device.type == "cuda" else {}
+            report(StageAdvanced(STAGE, done, live))
             pace.tell(done)
             stop.check(f"{done} of {len(source)} images are in {writer.partial}")
     ledger.close()
@@ -255,7 +196,7 @@ class _Pace:
             )
 
 
-def _finish(writer: FeatureWriter, job: _Job, report: Reporter) -> None:
+def _finish(writer: FeatureWriter, job: Job, report: Reporter) -> None:
     """Gives the file its name, compressed if asked.
 
     Raises:
@@ -277,7 +218,7 @@ def _finish(writer: FeatureWriter, job: _Job, report: Reporter) -> None:
     report(StageFinished(stage, total, time.monotonic() - began))
 
 
-def _provenance(job: _Job, data: Path) -> dict[str, Any]:
+def _provenance(job: Job, data: Path) -> dict[str, Any]:
     """Format 1's provenance. A file is continued only by a command of equal fingerprint."""
     source, backbone, stored = job.source, job.backbone, job.stored
     preprocessing = backbone.preprocess.to_record() | {"views": str(stored.views)}

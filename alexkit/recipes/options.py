@@ -16,6 +16,7 @@ from typing import Any, TypeVar, get_args, get_type_hints
 from alexkit.choices import (
     Average,
     Compress,
+    Decode,
     Exif,
     FeatureDtype,
     Freeze,
@@ -135,6 +136,9 @@ class FeaturesOptions(SharedOptions):
         Compress.NONE, "Filter of the finished file; needs its space twice while it works."
     )
     list_layers: bool = option(False, "Show layers, shapes and bytes an image; needs no DATA.")
+    decode: Decode = option(
+        Decode.EXACT, "fast reads large JPEGs smaller; what that moves is measured and said."
+    )
     exif: Exif | None = exif_option()
 
 

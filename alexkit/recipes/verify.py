@@ -11,17 +11,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from alexkit.choices import FeatureDtype
+from alexkit.choices import Average, Compress, FeatureDtype
 from alexkit.errors import DataError, FileMismatch, UsageError, WeightsMismatch
 from alexkit.events import Reporter, StageAdvanced, StageFinished, StageStarted, Warned
 from alexkit.features.layout import damaged, stored_text
+from alexkit.features.pooling import Pooling
 from alexkit.features.store import FeatureStore
 from alexkit.images.preprocess import Preprocess
 from alexkit.images.source import ImageSource
-from alexkit.models.zoo import Backbone, load_backbone
-from alexkit.recipes.devices import one_device
-from alexkit.recipes.features import BATCH_SIZE, feature_batches
+from alexkit.images.views import Views
+from alexkit.models.zoo import load_any
+from alexkit.recipes.devices import decode_threads, one_device
+from alexkit.recipes.extraction import Job, settle_batch_size
 from alexkit.recipes.inputs import choose_weights, open_data
+from alexkit.recipes.layers import AnyBackbone, Stored
 from alexkit.recipes.options import InfoOptions
 
 Rows = npt.NDArray[np.int64]
@@ -66,31 +69,32 @@ def verify(store: FeatureStore, options: InfoOptions, report: Reporter) -> dict[
     rows = _drawn(store, options.images, options.seed)
     there, gone = _places(store, rows, source, report)
     wrong = [f"{store.paths[row]!r} is gone" for row in gone]
+    differing: list[str] = []
     dtype = FeatureDtype(store.dtype.name)
     on_cpu = device.type == "cpu" == store.provenance.get("device")
     tolerance = TOLERANCE[dtype] if on_cpu else GPU_TOLERANCE
-    layers, compared = list(store.layers), {name: Compared() for name in store.layers}
+    compared = {name: Compared() for name in store.layers}
     began, done = time.monotonic(), len(gone)
-    batches = feature_batches(
+    stored = _stored(store, dtype)
+    job = Job(
         source,
-        np.fromiter(there, np.int64, len(there)),
         backbone,
-        layers,
-        device=device,
-        dtype=dtype,
-        batch_size=options.batch_size or BATCH_SIZE[device.type],
-        workers=options.workers,
+        stored,
+        device,
+        settle_batch_size(options.batch_size, backbone, stored, device, report),
+        decode_threads(options.workers),
     )
     report(StageStarted(STAGE, len(rows), "images"))
-    for batch in batches:
+    for batch in job.features(np.fromiter(there, np.int64, len(there))):
         for problem in batch.problems:
             wrong.append(f"{store.paths[there[problem.row]]!r}: {problem.reason}")
         mine = np.array([there[row] for row in batch.rows.tolist()], np.int64)
         for layer, values in batch.values.items():
-            wrong += _compare(store, layer, mine, values, compared[layer], tolerance)
+            differing += _compare(store, layer, mine, values, compared[layer], tolerance)
         done += len(batch.rows) + len(batch.problems)
         report(StageAdvanced(STAGE, done))
     report(StageFinished(STAGE, done, time.monotonic() - began))
+    wrong += differing
     if wrong:
         some = "; ".join(wrong[:3]) + ("; …" if len(wrong) > 3 else "")
         raise FileMismatch(
@@ -143,25 +147,27 @@ def _drawn(store: FeatureStore, count: int, seed: int) -> Rows:
     return np.sort(np.random.default_rng(seed).choice(rows, count, replace=False))
 
 
-def _backbone(store: FeatureStore, weights: str | None, report: Reporter) -> Backbone:
+def _backbone(store: FeatureStore, weights: str | None, report: Reporter) -> AnyBackbone:
     """The network and preprocessing that the file was made with."""
     try:
         made = dict(store.provenance["fingerprint"])
         model, sha256 = str(made["model"]), str(made["weights"])
-        preprocess = Preprocess.from_record(made["preprocessing"])
+        recorded = dict(made["preprocessing"])
+        del recorded["views"]
+        preprocess = Preprocess.from_record(recorded)
         origin = str(store.provenance["weights"]["source"])
     except (LookupError, TypeError, ValueError) as error:
         raise damaged(store.path, "does not say what it was made with") from error
     drawn = _RANDOM.fullmatch(origin)
     if weights is None and drawn:
-        backbone = load_backbone(model, "random", seed=int(drawn[1]))
+        backbone = load_any(model, "random", seed=int(drawn[1]))
     elif weights is None and not Path(origin).is_file():
         raise DataError(
             f"{store.path} was made with the weights {origin}, which are not there any more",
             hint="say where they are now: --weights WEIGHTS",
         )
     else:
-        backbone = load_backbone(model, choose_weights(weights or origin, report), seed=0)
+        backbone = load_any(model, choose_weights(weights or origin, report), seed=0)
     if backbone.sha256 != sha256:
         raise WeightsMismatch(
             f"{backbone.source} is {backbone.sha256[:12]}, and {store.path} was made with"
@@ -171,6 +177,18 @@ def _backbone(store: FeatureStore, weights: str | None, report: Reporter) -> Bac
     backbone.preprocess = preprocess
     backbone.resolve_layers(list(store.layers))
     return backbone
+
+
+def _stored(store: FeatureStore, dtype: FeatureDtype) -> Stored:
+    """What the file holds of each image."""
+    try:
+        made = dict(store.provenance["fingerprint"])
+        pooling = Pooling.parse(str(made["pool"]))
+        views = Views.parse(str(made["preprocessing"]["views"]))
+        average = Average(made["average"]) is Average.FEATURES
+    except (LookupError, TypeError, ValueError, UsageError) as error:
+        raise damaged(store.path, "does not say what it was made with") from error
+    return Stored(store.layers, pooling, views, average, dtype, Compress.NONE)
 
 
 def _source(store: FeatureStore, data: Path | None, report: Reporter) -> ImageSource:

@@ -18,7 +18,8 @@ from alexkit.features.store import FeatureStore
 from alexkit.images.decode import decode
 from alexkit.images.views import Views
 from alexkit.models.zoo import load_any
-from alexkit.recipes import features, layers
+from alexkit.recipes import layers
+from alexkit.recipes.extraction import settle_batch_size
 from alexkit.recipes.options import FeaturesOptions
 from tests.conftest import photos_in
 from tests.recipes.conftest import working_in
@@ -191,7 +192,7 @@ def test_the_smaller_batch_where_features_are_many() -> None:
     stored = layers.Stored.of(options, backbone)
     assert stored.row_bytes == 256 * 96 * 55 * 55 * 4
     device = torch.device("cpu")
-    assert features._batch_size(options, stored, device, silent) == 3
+    assert settle_batch_size(None, backbone, stored, device, silent) == 3
 
 
 class TestRealPhotos:

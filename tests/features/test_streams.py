@@ -1,0 +1,64 @@
+"""Parts in their order, whoever is first; nothing left behind."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+import torch
+
+from alexkit.features.streams import side_by_side
+
+
+def streams() -> list[str]:
+    names = [thread.name for thread in threading.enumerate()]
+    return [name for name in names if name.startswith("alexkit-stream")]
+
+
+def test_order_is_that_of_the_parts() -> None:
+    at_once, most, lock = 0, 0, threading.Lock()
+
+    def work(part: int) -> tuple[int, int]:
+        nonlocal at_once, most
+        with lock:
+            at_once += 1
+            most = max(most, at_once)
+        time.sleep(0.03 if part % 3 else 0.0)
+        with lock:
+            at_once -= 1
+        return part, torch.get_num_threads()
+
+    before = torch.get_num_threads()
+    assert list(side_by_side(range(20), work, 3)) == [(part, 1) for part in range(20)]
+    assert most == 3
+    assert torch.get_num_threads() == before
+    assert not streams()
+
+
+def test_parts_are_not_taken_far_ahead() -> None:
+    taken: list[int] = []
+
+    def parts() -> object:
+        for part in range(100):
+            taken.append(part)
+            yield part
+
+    found = side_by_side(parts(), lambda part: part, 2)  # type: ignore[arg-type,var-annotated]
+    assert next(found) == 0
+    assert len(taken) <= 4
+    found.close()  # type: ignore[attr-defined]
+    assert not streams()
+
+
+def test_an_error_comes_at_its_place() -> None:
+    def work(part: int) -> int:
+        if part == 4:
+            raise ZeroDivisionError("a bug")
+        return part
+
+    seen: list[int] = []
+    with pytest.raises(ZeroDivisionError, match="a bug"):
+        seen.extend(side_by_side(range(9), work, 2))
+    assert seen == [0, 1, 2, 3]
+    assert not streams()

@@ -1,0 +1,69 @@
+"""The same bits however the work is shared, and whatever batch a row is in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+
+from alexkit.choices import FeatureDtype
+from alexkit.features.layout import RowProblem, Status
+from alexkit.images.opening import open_source
+from alexkit.models.zoo import load_backbone
+from alexkit.recipes.extraction import Job
+from alexkit.recipes.layers import Stored
+from alexkit.recipes.options import FeaturesOptions
+from tests.conftest import photos_in
+
+LAYERS = ("conv1", "pool5", "fc7")
+COUNT = 23
+
+
+@pytest.fixture(scope="module")
+def make_job(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Job]:
+    folder = photos_in(tmp_path_factory.mktemp("photos"), {"ant": 12, "bee": 11})
+    (sorted((folder / "bee").iterdir())[3]).write_bytes(b"<html>")
+    source = open_source(folder)
+    backbone = load_backbone("alexnet-owt", weights="random", seed=0)
+    stored = Stored.of(FeaturesOptions(layer=LAYERS), backbone)
+
+    def make(batch_size: int, threads: int) -> Job:
+        return Job(source, backbone, stored, torch.device("cpu"), batch_size, threads)
+
+    return make
+
+
+def all_of(job: Job) -> tuple[dict[str, npt.NDArray[np.float32]], list[RowProblem]]:
+    """Every value by layer, in the order of rows, and what is wrong with the others."""
+    found = list(job.features(np.arange(COUNT)))
+    rows = np.concatenate([batch.rows for batch in found])
+    assert rows.tolist() == sorted(rows.tolist())
+    values = {
+        name: np.concatenate([batch.values[name] for batch in found if batch.rows.size])
+        for name in LAYERS
+    }
+    return values, [problem for batch in found for problem in batch.problems]
+
+
+@pytest.mark.parametrize(("batch_size", "threads"), [(1, 1), (1, 3), (5, 2), (22, 1), (64, 2)])
+def test_batches_and_cores_change_no_bit(
+    make_job: Callable[..., Job], batch_size: int, threads: int
+) -> None:
+    before = torch.get_num_threads()
+    values, problems = all_of(make_job(batch_size, threads))
+    expected, expected_problems = all_of(make_job(7, 1))
+    for layer, value in values.items():
+        assert len(value) == COUNT - 1
+        np.testing.assert_array_equal(value, expected[layer])
+    assert problems == expected_problems
+    assert [problem.status for problem in problems] == [Status.UNREADABLE]
+    assert torch.get_num_threads() == before
+
+
+def test_no_rows_give_nothing(make_job: Callable[..., Job]) -> None:
+    for threads in (1, 2):
+        job = make_job(4, threads)
+        assert list(job.features(np.empty(0, np.int64), FeatureDtype.FLOAT16)) == []
