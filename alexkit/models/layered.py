@@ -122,13 +122,16 @@ class LayeredNet(nn.Module):
     def layer_shapes(self) -> dict[str, tuple[int, ...]]:
         """Every layer it has, in order, with the shape of one image's value.
 
-        Found by a walk with tensors that have shapes but no data, which computes nothing.
+        Found by a walk of one image, which takes 20 ms; with tensors that have no data torch
+        would first load a second's worth of its compiler.
         """
-        net = without_data(self).eval()
-        side = self.input_side
-        with torch.no_grad():
-            walk = net._walk_to_prob(torch.empty(1, 3, side, side, device="meta"))
-            return {name: tuple(joined(value).shape[1:]) for name, value in walk}
+        training = self.training
+        image = torch.zeros(1, 3, self.input_side, self.input_side, device=self.slots[0])
+        with torch.inference_mode():
+            walk = self.eval()._walk_to_prob(image)
+            shapes = {name: tuple(joined(value).shape[1:]) for name, value in walk}
+        self.train(training)
+        return shapes
 
     def cut(self, layer: str) -> None:
         """Takes ``layer``, one of :data:`CLASSIFIER`, and all after it away."""
@@ -142,9 +145,7 @@ class LayeredNet(nn.Module):
         own = self.state_dict()
         state = {}
         for name, parts in self._parts().items():
-            first = own[parts[0]]
-            whole = [first, *(own[part].to(first.device) for part in parts[1:])]
-            state[name] = torch.cat(whole) if len(parts) > 1 else first
+            state[name] = _whole([own[part] for part in parts])
         return state
 
     def load_canonical(self, state: Mapping[str, Tensor]) -> None:
@@ -186,13 +187,37 @@ def initialise(net: LayeredNet, seed: int) -> None:
 
 def without_data(net: Net) -> Net:
     """A copy of ``net`` whose tensors have shapes but no data (torch's "meta" device)."""
+    return _remade(net, torch.device("meta"))
+
+
+def with_room(net: Net) -> Net:
+    """A copy of ``net`` on the CPU with tensors that are not yet filled, say of
+    :func:`without_data`; ``to_empty`` would load a third of a second's worth of sympy."""
+    return _remade(net, torch.device("cpu"))
+
+
+def _remade(net: Net, device: torch.device) -> Net:
+    def remade(tensor: Tensor) -> Tensor:
+        return torch.empty(tensor.shape, dtype=tensor.dtype, device=device)
+
     # deepcopy takes what the memo has for these tensors, so no weights are copied.
-    memo: dict[int, object] = {id(b): b.to("meta") for b in net.buffers()}
+    memo: dict[int, object] = {id(b): remade(b) for b in net.buffers()}
     memo.update(
-        (id(p), nn.Parameter(p.detach().to("meta"), requires_grad=p.requires_grad))
+        (id(p), nn.Parameter(remade(p), requires_grad=p.requires_grad))
         for p in net.parameters()
     )
     return copy.deepcopy(net, memo)
+
+
+def _whole(parts: Sequence[Tensor]) -> Tensor:
+    """The parts joined along dim 0 on the first one's device; a single one as it is."""
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+    if first.is_meta:  # joining these loads a second's worth of torch's compiler
+        rows = sum(len(part) for part in parts)
+        return torch.empty(rows, *first.shape[1:], dtype=first.dtype, device=first.device)
+    return torch.cat([first, *(part.to(first.device) for part in parts[1:])])
 
 
 def joined(value: Activation) -> Tensor:

@@ -16,7 +16,7 @@ from alexkit.errors import DamagedFile, UnknownName, UsageError, WeightsMismatch
 from alexkit.images.preprocess import Preprocess
 from alexkit.models.download import fetch
 from alexkit.models.heads import attach_head
-from alexkit.models.layered import LayeredNet, initialise
+from alexkit.models.layered import LayeredNet, initialise, with_room
 from alexkit.models.specs import SPECS, BackboneSpec, detect_models, find_spec
 from alexkit.models.weights import file_sha256, fit_state, read_state, state_sha256
 
@@ -80,13 +80,13 @@ class Backbone:
             WeightsMismatch: the layer is there, but not in these weights.
         """
         there = self.net.layer_shapes()
-        known = self.spec.empty().layer_shapes()
         resolved = []
         for name in names:
             layer = self.spec.aliases.get(name, name)
-            if layer not in known:
-                raise UnknownName("layer", name, known)
             if layer not in there:
+                known = self.spec.empty().layer_shapes()
+                if layer not in known:
+                    raise UnknownName("layer", name, known)
                 served = [shown for shown in there if ":" not in shown]
                 raise WeightsMismatch(
                     f"layer {name} needs tensors that {self.source} lacks: "
@@ -197,7 +197,7 @@ def _random(spec: BackboneSpec | None, seed: int, num_classes: int) -> Backbone:
         raise UsageError(
             "random weights do not say which network", hint="add --model alexnet, for one"
         )
-    net = spec.empty(num_classes).to_empty(device=CPU)
+    net = with_room(spec.empty(num_classes))
     initialise(net, seed)
     return Backbone(
         net=net,
@@ -217,7 +217,7 @@ def _from_file(spec: BackboneSpec | None, path: Path, sha256: str | None) -> Bac
     spec = _spec_of(spec, state, metadata, path)
     classes, preprocess = _described(metadata, spec, path)
     whole = list(spec.empty().canonical_state_dict())
-    net = _shaped_like(spec, state).to_empty(device=CPU)
+    net = with_room(_shaped_like(spec, state))
     fit_state(net, state, what=f"{path} does not fit {spec.name}")
     outputs = net.fc8.out_features if net.fc8 is not None else 0
     if classes and outputs != len(classes):
