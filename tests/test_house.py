@@ -36,7 +36,8 @@ OWNERS = {
         "features/store.py",
         "images/pack.py",
     },
-    "sklearn": {"probes", "recipes/demo.py"},  # the demo takes its data from it
+    "sklearn": {"probes", "features/fisher.py", "recipes/demo.py"},  # the demo's digits
+    "skimage": {"features/fisher.py"},
     "matplotlib": {"reports/plots.py"},
     "torchvision": {"images", "models"},
     "torch.distributed": {"training/parallel.py", "training/launch.py"},

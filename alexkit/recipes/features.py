@@ -23,6 +23,7 @@ from alexkit.events import (
 from alexkit.features.layout import RowTable, partial_path
 from alexkit.features.store import FeatureStore
 from alexkit.features.writer import FeatureWriter
+from alexkit.recipes import sift_fv
 from alexkit.recipes.devices import decode_threads, one_device
 from alexkit.recipes.drift import measure_drift
 from alexkit.recipes.extraction import Job, check_float16, settle_batch_size
@@ -59,6 +60,8 @@ def run(options: FeaturesOptions, report: Reporter) -> dict[str, Any]:
         AlexkitError: see :mod:`alexkit.errors`; nothing is created before the data, the
             weights, the layers and the device are known to be usable.
     """
+    if sift_fv.asked(options):
+        return sift_fv.run(options, report)
     began = time.monotonic()
     report = Remembering(report)
     job, provenance = _settle(options, report)

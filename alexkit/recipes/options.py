@@ -117,7 +117,9 @@ class FeaturesOptions(SharedOptions):
     """
 
     data: Path | None = argument("Folder or list (default: the last run's data).", "DATA")
-    layer: tuple[str, ...] = option(("fc7",), "Layer to store; repeat for more.", "NAME")
+    layer: tuple[str, ...] = option(
+        ("fc7",), "Layer to store, repeat for more; sift-fv is SIFT's Fisher vectors.", "NAME"
+    )
     weights: str = option(
         "auto", "Run folder, weight file, imagenet, random, or auto.", "WEIGHTS"
     )

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from alexkit.choices import Average, Compress, FeatureDtype
 from alexkit.errors import DataError, FileMismatch, UsageError, WeightsMismatch
 from alexkit.events import Reporter, StageAdvanced, StageFinished, StageStarted, Warned
+from alexkit.features.fisher import SIFT_FV
 from alexkit.features.layout import damaged, stored_text
 from alexkit.features.pooling import Pooling
 from alexkit.features.store import FeatureStore
@@ -62,6 +63,11 @@ def verify(store: FeatureStore, options: InfoOptions, report: Reporter) -> dict[
         FileMismatch: a row differs by more than the tolerance, or its image is gone.
         DamagedFile: the file does not say what it was made with.
     """
+    if SIFT_FV in store.layers:
+        raise UsageError(
+            f"{store.path} holds {SIFT_FV}, and --verify computes features of networks only",
+            hint="make the file again with the command that `alexkit info` shows, and compare",
+        )
     device = one_device(options.device, report)
     backbone = _backbone(store, options.weights, report)
     source = _source(store, options.data, report)
