@@ -53,6 +53,14 @@ class Compress(str, Enum):
     GZIP = "gzip"
 
 
+class Precision(str, Enum):
+    """What products are computed in: float32, its 19-bit form of NVIDIA GPUs, bfloat16."""
+
+    FLOAT32 = "float32"
+    TF32 = "tf32"
+    BF16 = "bf16"
+
+
 class Decode(str, Enum):
     """How JPEGs far larger than needed are decoded: all pixels, or a fraction of them."""
 

@@ -147,13 +147,20 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 
 def main() -> NoReturn:
-    """The ``alexkit`` program. SIGTERM ends it as Ctrl-C does, where no loop catches both."""
+    """The ``alexkit`` command. SIGTERM ends it as Ctrl-C does, where no loop catches both."""
     signal.signal(signal.SIGTERM, _stop)
     if isinstance(sys.stdout, io.TextIOWrapper):  # a name must not end a command
         sys.stdout.reconfigure(errors="backslashreplace")
-    status = run(sys.argv[1:])
-    with suppress(BrokenPipeError):
-        sys.stdout.flush()
-    sys.stderr.flush()
-    # torch takes 0.6 s to take itself apart, and every file is closed by now.
-    os._exit(status)
+    sys.exit(run(sys.argv[1:]))
+
+
+def program() -> NoReturn:
+    """:func:`main` in a process that is nothing else; the installed ``alexkit``."""
+    try:
+        main()
+    except SystemExit as ended:
+        with suppress(BrokenPipeError):
+            sys.stdout.flush()
+        sys.stderr.flush()
+        # torch takes 0.6 s to take itself apart, and every file is closed by now.
+        os._exit(int(ended.code or 0))

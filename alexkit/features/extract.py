@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -69,6 +71,7 @@ def extract(
     pooling: Pooling = Pooling(),  # noqa: B008 - frozen
     cut: Cut | None = None,
     average: bool = False,
+    autocast: torch.dtype | None = None,
 ) -> Iterator[FeatureBatch]:
     """Runs batches through a network, one pass each (or one a view) for all layers.
 
@@ -88,33 +91,66 @@ def extract(
             :meth:`alexkit.images.views.Views.cut`: V views (B, S, S, 3) uint8, which become
             an axis of the values, (B, V, …). None is the pixels as they are, and no axis.
         average: the mean over the views, in float32, instead of that axis.
+        autocast: number type of the network's products, e.g. bfloat16; None is float32.
 
     Raises:
         OutOfMemory: a batch does not fit into the device's memory.
     """
     assert len(set(layers)) == len(layers) > 0
     net.eval()
+    # One batch stays in work on a GPU, so that it computes while the one before is written.
+    ahead = 1 if device.type == "cuda" else 0
+    begun: deque[Callable[[], FeatureBatch]] = deque()
     for batch in batches:
-        problems = tuple(
-            RowProblem(int(bad.row), Status.UNREADABLE, bad.reason) for bad in batch.bad
-        )
-        rows = np.asarray(batch.rows, np.int64)
-        if not rows.size:
-            yield FeatureBatch(rows, {}, problems, batch.remarks)
-            continue
-        try:
-            taps = _forward(net, batch.pixels, layers, normalise, device, pooling, cut, average)
-            peaks, values = _stored(taps, dtype)
-        except torch.OutOfMemoryError:
-            raise OutOfMemory(
-                f"a batch of {rows.size} images does not fit into the memory of {device}",
-                hint=f"use a smaller --batch-size, e.g. {max(1, rows.size // 2)}",
-            ) from None
-        broken = _not_finite(rows, peaks, dtype)
-        whole = ~np.isin(rows, [problem.row for problem in broken])
-        if broken:
-            values = {layer: value[whole] for layer, value in values.items()}
-        yield FeatureBatch(rows[whole], values, problems + broken, batch.remarks)
+        taps = None
+        if batch.rows.size:
+            try:
+                taps = _stored(
+                    _forward(
+                        net,
+                        batch.pixels,
+                        layers,
+                        normalise,
+                        device,
+                        pooling,
+                        cut,
+                        average,
+                        autocast,
+                    ),
+                    dtype,
+                )
+            except torch.OutOfMemoryError:
+                raise _out_of_memory(batch.rows.size, device) from None
+        begun.append(partial(_finished, batch, taps, dtype))
+        if len(begun) > ahead:
+            yield begun.popleft()()
+    while begun:
+        yield begun.popleft()()
+
+
+def _out_of_memory(images: int, device: torch.device) -> OutOfMemory:
+    return OutOfMemory(
+        f"a batch of {images} images does not fit into the memory of {device}",
+        hint=f"use a smaller --batch-size, e.g. {max(1, images // 2)}",
+    )
+
+
+def _finished(batch: Batch, taps: _Copies | None, dtype: FeatureDtype) -> FeatureBatch:
+    """What came of a batch, once its copies are here."""
+    problems = tuple(
+        RowProblem(int(bad.row), Status.UNREADABLE, bad.reason) for bad in batch.bad
+    )
+    rows = np.asarray(batch.rows, np.int64)
+    if taps is None:
+        return FeatureBatch(rows, {}, problems, batch.remarks)
+    if taps.done is not None:
+        taps.done.synchronize()
+    peaks, values = _arrays(taps.peaks), _arrays(taps.values)
+    broken = _not_finite(rows, peaks, dtype)
+    whole = ~np.isin(rows, [problem.row for problem in broken])
+    if broken:
+        values = {layer: value[whole] for layer, value in values.items()}
+    return FeatureBatch(rows[whole], values, problems + broken, batch.remarks)
 
 
 # Not a `with` around the loop: that would leave inference mode on in whoever reads it.
@@ -128,6 +164,7 @@ def _forward(
     pooling: Pooling,
     cut: Cut | None,
     average: bool,
+    autocast: torch.dtype | None,
 ) -> dict[str, Tensor]:
     """(B, …) of each layer, pooled; (B, V, …) where there are views that stay apart."""
     there = pixels.to(device)
@@ -135,35 +172,51 @@ def _forward(
     if device.type == "cpu" and images < LEAST_ROWS:
         there = torch.cat([there, there[-1:].expand(LEAST_ROWS - images, -1, -1, -1)])
     # A pass a view: the memory that whole maps take does not grow with the views.
-    passes = [
-        {
-            name: pooling.apply(tap[:images])
-            for name, tap in net.taps(normalise(view), layers).items()
-        }
-        for view in ([there] if cut is None else cut(there))
-    ]
+    with torch.autocast(device.type, autocast, enabled=autocast is not None):
+        passes = [
+            {
+                name: pooling.apply(tap[:images].float())
+                for name, tap in net.taps(normalise(view), layers).items()
+            }
+            for view in ([there] if cut is None else cut(there))
+        ]
     if cut is None:
         return passes[0]
     stacked = {name: torch.stack([taps[name] for taps in passes], dim=1) for name in layers}
     return {name: s.mean(dim=1) for name, s in stacked.items()} if average else stacked
 
 
+@dataclass(frozen=True)
+class _Copies:
+    """On the CPU, or on their way there until ``done``: per layer the farthest from zero of
+    each row as computed (B), and all values (B, …)."""
+
+    peaks: Mapping[str, Tensor]
+    values: Mapping[str, Tensor]
+    done: torch.cuda.Event | None
+
+
 @torch.inference_mode()
-def _stored(
-    taps: Mapping[str, Tensor], dtype: FeatureDtype
-) -> tuple[dict[str, npt.NDArray[Any]], dict[str, npt.NDArray[Any]]]:
-    """Per layer: the farthest from zero of each row as computed (B), and all values (B, …)."""
+def _stored(taps: Mapping[str, Tensor], dtype: FeatureDtype) -> _Copies:
     peaks = {name: tap.flatten(1).abs().amax(dim=1) for name, tap in taps.items()}
     # A network in channels-last order gives maps in that order; files have (C, H, W).
     values = {
         name: tap.to(TORCH_DTYPES[dtype], memory_format=torch.contiguous_format)
         for name, tap in taps.items()
     }
-    return _on_cpu(peaks), _on_cpu(values)
+    here = [
+        {name: tensor.to("cpu", non_blocking=True) for name, tensor in tensors.items()}
+        for tensors in (peaks, values)
+    ]
+    done = None
+    if any(tap.is_cuda for tap in taps.values()):
+        done = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        done.record()
+    return _Copies(here[0], here[1], done)
 
 
-def _on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, npt.NDArray[Any]]:
-    return {name: tensor.cpu().numpy() for name, tensor in tensors.items()}
+def _arrays(tensors: Mapping[str, Tensor]) -> dict[str, npt.NDArray[Any]]:
+    return {name: tensor.numpy() for name, tensor in tensors.items()}
 
 
 def _not_finite(

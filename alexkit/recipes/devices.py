@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
+from alexkit.choices import Precision
 from alexkit.errors import DeviceMissing, UsageError
 from alexkit.events import Chosen, Reporter
 from alexkit.models.layered import LayeredNet
@@ -93,3 +94,20 @@ def use_deterministic(wanted: bool) -> None:
         # cuBLAS reads this when the first matrix product runs.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(wanted)
+
+
+def use_precision(precision: Precision, device: torch.device) -> None:
+    """Lets NVIDIA GPUs round the inputs of products to TF32's 10 bits only if that was asked
+    for; torch by itself lets their convolutions do so.
+
+    Raises:
+        UsageError: TF32 was asked for and ``device`` does not have it.
+    """
+    tf32 = precision is Precision.TF32
+    if tf32 and device.type != "cuda":
+        raise UsageError(
+            f"--precision tf32 is of NVIDIA GPUs, and the device is {device}",
+            hint="leave --precision out, or use bf16",
+        )
+    torch.backends.cuda.matmul.allow_tf32 = tf32
+    torch.backends.cudnn.allow_tf32 = tf32

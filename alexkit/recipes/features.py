@@ -24,7 +24,7 @@ from alexkit.features.layout import RowTable, partial_path
 from alexkit.features.store import FeatureStore
 from alexkit.features.writer import FeatureWriter
 from alexkit.recipes import sift_fv
-from alexkit.recipes.devices import decode_threads, one_device
+from alexkit.recipes.devices import decode_threads, one_device, use_precision
 from alexkit.recipes.drift import measure_drift
 from alexkit.recipes.extraction import Job, check_float16, settle_batch_size
 from alexkit.recipes.inputs import (
@@ -127,6 +127,7 @@ def _settle(options: FeaturesOptions, report: Reporter) -> tuple[Job, dict[str, 
     backbone.preprocess = replace(preprocess, decode=options.decode.value)
     tell_pack(source, backbone.preprocess, report)
     backbone.net.place([device])
+    use_precision(options.precision, device)
     job = Job(
         source,
         backbone,

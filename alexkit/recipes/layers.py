@@ -9,7 +9,7 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from alexkit.choices import WEIGHT_WORDS, Average, Compress, FeatureDtype
+from alexkit.choices import WEIGHT_WORDS, Average, Compress, FeatureDtype, Precision
 from alexkit.errors import OutOfSpace, UsageError
 from alexkit.events import Note, Reporter
 from alexkit.features.layout import DTYPES, partial_path
@@ -36,6 +36,7 @@ class Stored:
         average: whether the views are averaged, and so no axis of the rows.
         dtype: number type of every layer.
         compress: filter of the finished file.
+        precision: of the network's products.
     """
 
     shapes: Mapping[str, Shape]
@@ -44,6 +45,7 @@ class Stored:
     average: bool
     dtype: FeatureDtype
     compress: Compress
+    precision: Precision = Precision.FLOAT32
 
     @classmethod
     def of(cls, options: FeaturesOptions, backbone: AnyBackbone) -> Stored:
@@ -63,6 +65,7 @@ class Stored:
             form.average,
             options.dtype,
             options.compress,
+            options.precision,
         )
 
     @property
@@ -83,6 +86,7 @@ class Stored:
             "average": "features" if self.average else "none",
             "dtype": self.dtype.value,
             "compress": self.compress.value,
+            "precision": self.precision.value,
         }
 
 

@@ -22,6 +22,7 @@ from alexkit.choices import (
     Freeze,
     Keep,
     Norm,
+    Precision,
     Protocol,
 )
 from alexkit.errors import UnknownName, UsageError
@@ -138,6 +139,7 @@ class FeaturesOptions(SharedOptions):
         Compress.NONE, "Filter of the finished file; needs its space twice while it works."
     )
     list_layers: bool = option(False, "Show layers, shapes and bytes an image; needs no DATA.")
+    precision: Precision = option(Precision.FLOAT32, "Number type of products.")
     decode: Decode = option(
         Decode.EXACT, "fast reads large JPEGs smaller; what that moves is measured and said."
     )

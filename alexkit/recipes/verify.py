@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from alexkit.choices import Average, Compress, FeatureDtype
+from alexkit.choices import Average, Compress, FeatureDtype, Precision
 from alexkit.errors import DataError, FileMismatch, UsageError, WeightsMismatch
 from alexkit.events import Reporter, StageAdvanced, StageFinished, StageStarted, Warned
 from alexkit.features.fisher import SIFT_FV
@@ -22,7 +22,7 @@ from alexkit.images.preprocess import Preprocess
 from alexkit.images.source import ImageSource
 from alexkit.images.views import Views
 from alexkit.models.zoo import load_any
-from alexkit.recipes.devices import decode_threads, one_device
+from alexkit.recipes.devices import decode_threads, one_device, use_precision
 from alexkit.recipes.extraction import Job, settle_batch_size
 from alexkit.recipes.inputs import choose_weights, open_data
 from alexkit.recipes.layers import AnyBackbone, Stored
@@ -36,7 +36,7 @@ TOLERANCE = {FeatureDtype.FLOAT32: 1e-3, FeatureDtype.FLOAT16: 2e-3}
 differ by less than 1e-5 and float16 rounds by 5e-4; another photo, weight file or crop is a
 hundred times above."""
 GPU_TOLERANCE = 1e-2
-"""Where either device is none: convolutions there may round to the 10 bits of TF32."""
+"""Where either device is none, or products were not in float32."""
 
 _RANDOM = re.compile(r"random, seed (\d+)")
 
@@ -78,10 +78,12 @@ def verify(store: FeatureStore, options: InfoOptions, report: Reporter) -> dict[
     differing: list[str] = []
     dtype = FeatureDtype(store.dtype.name)
     on_cpu = device.type == "cpu" == store.provenance.get("device")
-    tolerance = TOLERANCE[dtype] if on_cpu else GPU_TOLERANCE
+    stored = _stored(store, dtype)
+    exact = on_cpu and stored.precision is Precision.FLOAT32
+    tolerance = TOLERANCE[dtype] if exact else GPU_TOLERANCE
     compared = {name: Compared() for name in store.layers}
     began, done = time.monotonic(), len(gone)
-    stored = _stored(store, dtype)
+    use_precision(stored.precision, device)
     job = Job(
         source,
         backbone,
@@ -192,9 +194,10 @@ def _stored(store: FeatureStore, dtype: FeatureDtype) -> Stored:
         pooling = Pooling.parse(str(made["pool"]))
         views = Views.parse(str(made["preprocessing"]["views"]))
         average = Average(made["average"]) is Average.FEATURES
+        precision = Precision(made["precision"])
     except (LookupError, TypeError, ValueError, UsageError) as error:
         raise damaged(store.path, "does not say what it was made with") from error
-    return Stored(store.layers, pooling, views, average, dtype, Compress.NONE)
+    return Stored(store.layers, pooling, views, average, dtype, Compress.NONE, precision)
 
 
 def _source(store: FeatureStore, data: Path | None, report: Reporter) -> ImageSource:

@@ -198,7 +198,12 @@ def commands(scratch: Path, photos: Path, workers: int) -> dict[str, Callable[[]
             old.unlink()
         return str(scratch / name)
 
-    program = [sys.executable, "-c", "from alexkit.cli.app import main; main()", "features"]
+    program = [
+        sys.executable,
+        "-c",
+        "from alexkit.cli.app import program; program()",
+        "features",
+    ]
     ours = [*program, str(photos), "--weights", "random", "--model", MODEL, "--layer", LAYER]
     baseline = [sys.executable, __file__, "--script", str(photos), "--workers", str(workers)]
     return {

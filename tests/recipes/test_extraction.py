@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
 
-from alexkit.choices import FeatureDtype
+from alexkit.choices import FeatureDtype, Precision
+from alexkit.errors import UsageError
 from alexkit.features.layout import RowProblem, Status
 from alexkit.images.opening import open_source
 from alexkit.models.zoo import load_backbone
+from alexkit.recipes.devices import use_precision
 from alexkit.recipes.extraction import Job
 from alexkit.recipes.layers import Stored
 from alexkit.recipes.options import FeaturesOptions
@@ -61,6 +64,25 @@ def test_batches_and_cores_change_no_bit(
     assert problems == expected_problems
     assert [problem.status for problem in problems] == [Status.UNREADABLE]
     assert torch.get_num_threads() == before
+
+
+def test_bf16_is_near_and_only_when_asked(make_job: Callable[..., Job]) -> None:
+    job = make_job(64, 2)
+    exact, _ = all_of(job)
+    rough, problems = all_of(replace(job, stored=replace(job.stored, precision=Precision.BF16)))
+    assert len(problems) == 1
+    for layer, value in rough.items():
+        assert value.dtype == np.float32
+        apart = np.linalg.norm(value - exact[layer]) / np.linalg.norm(exact[layer])
+        assert 1e-4 < apart < 3e-2
+
+
+def test_tf32_is_asked_for_or_off() -> None:
+    use_precision(Precision.FLOAT32, torch.device("cpu"))
+    assert not torch.backends.cudnn.allow_tf32
+    assert not torch.backends.cuda.matmul.allow_tf32
+    with pytest.raises(UsageError, match="NVIDIA"):
+        use_precision(Precision.TF32, torch.device("cpu"))
 
 
 def test_no_rows_give_nothing(make_job: Callable[..., Job]) -> None:

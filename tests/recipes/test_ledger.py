@@ -120,7 +120,7 @@ def test_a_killed_extraction_has_told_of_every_image(
     words = ["features", "glass", *RANDOM, "--batch-size", "1", "--out", "one"]
     ledger = Path("one/bad_images.csv")
     child = subprocess.Popen(
-        [sys.executable, "-c", "from alexkit.cli.app import main; main()", *words],
+        [sys.executable, "-c", "from alexkit.cli.app import program; program()", *words],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         stderr=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,

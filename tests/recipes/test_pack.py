@@ -26,7 +26,7 @@ from alexkit.recipes.run_dir import read_record
 from tests.conftest import photos_in, textured_rgb
 from tests.recipes.conftest import working_in
 
-PROGRAM = "from alexkit.cli.app import main; main()"
+PROGRAM = "from alexkit.cli.app import program; program()"
 PHOTOS = 300
 PACK = ["pack", "photos", "--size", "192", "--workers", "1"]
 KINDS = ("pixels", "jpeg")

@@ -152,7 +152,7 @@ def test_a_missing_package_is_told_before_anything_is_made(
 def test_a_killed_run_goes_on_with_its_codebook(photos: Path, tmp_path: Path) -> None:
     command = [*COMMAND, "--batch-size", "1", "--out", "f.h5", "--workers", "1"]
     codebook, written = Path("f.h5.codebook.npz"), 0
-    program = "from alexkit.cli.app import main; main()"
+    program = "from alexkit.cli.app import program; program()"
     words = [sys.executable, "-c", program, *command, "--json"]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

@@ -18,7 +18,7 @@ from alexkit.recipes.run_dir import read_record
 from tests.conftest import photos_in
 from tests.recipes.conftest import working_in
 
-PROGRAM = "from alexkit.cli.app import main; main()"
+PROGRAM = "from alexkit.cli.app import program; program()"
 FEATURES = [
     "features",
     "photos",
