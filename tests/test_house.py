@@ -38,6 +38,7 @@ OWNERS = {
     },
     "sklearn": {"probes", "features/fisher.py", "recipes/demo.py"},  # the demo's digits
     "skimage": {"features/fisher.py"},
+    "threadpoolctl": {"probes/gram.py", "recipes/sift_fv.py"},
     "matplotlib": {"reports/plots.py"},
     "torchvision": {"images", "models"},
     "torch.distributed": {"training/parallel.py", "training/launch.py"},

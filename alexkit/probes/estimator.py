@@ -36,7 +36,8 @@ class LinearSVM(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             larger, the less the intercept is penalised.
         class_weight: what C is multiplied by, per class; ``balanced`` as in scikit-learn.
         dtype: ``float32`` or ``float64``, of the products that search for the optimum; ``auto``
-            is ``float64`` up to 500 rows, where it costs nothing, else ``float32``.
+            is ``float64`` up to 500 rows, where it costs nothing, else ``float32``. Where
+            float32 does not reach ``tol``, float64 goes on.
         device: where, e.g. ``cuda``.
 
     Attributes:
@@ -45,6 +46,8 @@ class LinearSVM(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         intercept_: (K) float64, or (1) for two classes; 0 without an intercept.
         n_iter_: steps of the class that took most.
         gap_: (K) or (1), the certified relative duality gaps; None for ``hinge``.
+        dtype_: ``float32``, or ``float64`` where it was asked for or needed; None for
+            ``hinge``.
         n_features_in_: d.
     """
 
@@ -148,6 +151,7 @@ class LinearSVM(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.coef_, self.intercept_ = solver.weights(found)
         self.n_iter_ = int(steps.max())
         self.gap_: Array | None = certificate.gaps
+        self.dtype_: str | None = "float64" if solver.wide else dtype
         return self
 
     def _fit_hinge(self, x: npt.NDArray[Any], y: npt.NDArray[Any], weights: Array) -> LinearSVM:
@@ -163,5 +167,6 @@ class LinearSVM(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             random_state=0,
         ).fit(x, y, sample_weight=weights)
         self.coef_, self.n_iter_, self.gap_ = solver.coef_, int(solver.n_iter_), None
+        self.dtype_ = None
         self.intercept_ = np.broadcast_to(solver.intercept_, len(solver.coef_)).astype(float)
         return self

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from threading import Lock
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from threadpoolctl import threadpool_limits
 
 from alexkit.probes.descent import (
-    CHECKED,
+    STOPPED,
+    Leading,
     State,
+    along,
     bounds,
     conjugate,
     few,
-    inverted,
     newton,
     product,
 )
@@ -23,11 +28,21 @@ from alexkit.probes.objective import Array, Certificate, Problems, RowBlocks, li
 BLOCK_BYTES = 64 << 20
 """Of rows that are converted or read at a time."""
 GROUP = 1 << 24
-"""Entries (problems × rows) worked on at a time: 64 MB a matrix in float32."""
-ROUNDS = 8
-"""Searches, each for a tenth of the gap of the one before, until the certificate agrees."""
-MANY = 8
-"""Problems from which on an inverse that they share is worth its n³ operations."""
+"""Entries (problems × rows) worked on at a time on a GPU."""
+TOGETHER = 128
+"""Problems worked on at a time on one core: enough for products to be fast, and few enough for
+their matrices to stay in its cache."""
+SPLIT = 16
+"""Problems that are worth a second core."""
+KEPT = 1 << 25
+"""Entries of a solution's decisions that are kept for who begins from it: 256 MB."""
+MANY = 16
+"""A Gram matrix in float64 is made once problems are more than this part of the rows,"""
+FEW = 500
+"""and rows more than this; for fewer, certificates from the rows themselves cost nothing."""
+ROUNDS = 2
+"""Searches in float32, each for a tenth of the gap of the one before, until the certificate
+agrees; and twice as many in float64."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +53,13 @@ class GramSolution:
         beta: (m, n) float64 coefficients of the rows.
         certificate: of these very coefficients.
         steps: (m) int64, products with an (n, n) matrix.
+        wide: (m) bool, whether float32 did not reach the gap and float64 was used.
     """
 
     beta: Array
     certificate: Certificate
     steps: npt.NDArray[np.int64]
+    wide: npt.NDArray[np.bool_]
 
 
 class Gram:
@@ -69,33 +86,61 @@ class Gram:
         self.x, self.bias, self.dtype, self.device = x, bias, dtype, device
         n, d = x.shape
         self.block = max(1, BLOCK_BYTES // (8 * (d + 1)))
-        many = 4 * d * problems > n * (d + 2 * problems)
+        many = problems * MANY > n > FEW
         gram = self._gram(torch.float64 if many else dtype)
         self.exact = gram if many else None
         self.gram = gram.to(dtype)
-        self.inverses: dict[float, torch.Tensor] = {}
+        # float32 knows a sum of squares to far less than this.
+        self.sizes = gram.diagonal().double().sqrt() * (1 + 1e-4)
+        self.leading: dict[torch.dtype, Leading] = {}
+        self.last: tuple[Array, Array, Array] | None = None
+        self.making = Lock()
 
     def solve(
         self, problems: Problems, *, gap: float, start: Array | None = None
     ) -> GramSolution:
         """Solves until each relative duality gap is at most ``gap``, or rounding forbids more.
 
+        What float32 does not bring there goes on in float64.
+
         Args:
             start: (m, n) coefficients to begin from, e.g. a solution at a smaller C.
         """
         m, n = len(problems), len(self.gram)
         beta = np.zeros((m, n)) if start is None else start.copy()
+        f, size = self._known(beta)
         primal, dual, steps = np.zeros(m), np.zeros(m), np.zeros(m, np.int64)
-        width = max(1, GROUP // n)
+        wide = np.zeros(m, bool)
+
+        def work(which: npt.NDArray[np.int64]) -> None:
+            found = self._solve(problems.some(which), beta[which], (f[which], size[which]), gap)
+            places = (beta, f, size, primal, dual, steps, wide)
+            for place, value in zip(places, found, strict=True):
+                place[which] = value.cpu().numpy()
+
+        groups = self._groups(problems)
+        if self.device.type != "cpu" or (len(groups) == 1 and n > FEW):
+            for which in groups:
+                work(which)
+        else:
+            # Two threads on a small system mostly wait for each other.
+            with threadpool_limits(1, "blas"), ThreadPoolExecutor(os.cpu_count()) as pool:
+                list(pool.map(work, groups))
+        self.last = (beta, f, size) if beta.size <= KEPT else None
+        return GramSolution(beta.copy(), Certificate(primal, dual), steps, wide)
+
+    def _groups(self, problems: Problems) -> list[npt.NDArray[np.int64]]:
+        """Problems at one C that are worked on together; whatever the number of cores."""
+        groups: list[npt.NDArray[np.int64]] = []
         for c in np.unique(problems.c):
             alike = np.flatnonzero(problems.c == c)
-            for begin in range(0, alike.size, width):
-                which = alike[begin : begin + width]
-                found = self._solve(problems.some(which), beta[which], gap)
-                for place, value in zip((beta, primal, dual, steps), found, strict=True):
-                    place[which] = value.cpu().numpy()
-        self.inverses.clear()
-        return GramSolution(beta, Certificate(primal, dual), steps)
+            if self.device.type != "cpu" or self.exact is None:
+                # All read the rows together.
+                count = -(-alike.size * len(self.gram) // GROUP)
+            else:
+                count = 1 if alike.size < SPLIT else 2 * -(-alike.size // (2 * TOGETHER))
+            groups += [part for part in np.array_split(alike, count) if part.size]
+        return groups
 
     def weights(self, beta: Array) -> Array:
         """(m, d + 1) float64: the sums of rows that (m, n) coefficients stand for."""
@@ -105,62 +150,90 @@ class Gram:
             total += product(self._here(np.ascontiguousarray(beta[:, rows])), self._rows(rows))
         return np.asarray(total.cpu().numpy())
 
-    def decisions(self, beta: Array) -> Array:
-        """(m, n) float64 decision values of every row."""
-        return np.asarray(self._decisions(self._here(beta))[0].cpu().numpy())
+    def decisions(self, beta: Array, rows: npt.NDArray[np.int64]) -> Array:
+        """(m, rows) float64 decision values of some rows."""
+        if self.exact is not None:
+            return np.asarray(product(self._here(beta), self.exact[:, rows]).cpu().numpy())
+        return np.asarray(self._decisions(self._here(beta))[0].cpu().numpy()[:, rows])
 
-    def _solve(self, problems: Problems, start: Array, gap: float) -> tuple[torch.Tensor, ...]:
+    def _solve(
+        self, problems: Problems, start: Array, known: tuple[Array, Array], gap: float
+    ) -> tuple[torch.Tensor, ...]:
         signs, costs = (self._here(value) for value in problems.block())
-        beta = self._here(start)
-        f, size = self._decisions(beta)
-        primal, dual = costs.sum(1), torch.zeros_like(size)
-        if bool(beta.any()):
-            primal, dual = bounds(signs, costs, beta, (f, size), self._length)
+        beta, f, size = (self._here(value) for value in (start, *known))
+        primal, dual = bounds(
+            signs, costs, beta, (f, size), gap=1.0, sizes=self.sizes, length=self._length
+        )
         steps = torch.zeros(len(beta), dtype=torch.int64, device=self.device)
+        wide = torch.zeros(len(beta), dtype=torch.bool, device=self.device)
         scale = 2 * problems.c[0] * float(np.mean(problems.weights))
-        target = CHECKED * gap
-        for turn in range(ROUNDS):
+        plan = [(self.dtype, STOPPED * gap / 10**turn) for turn in range(ROUNDS)]
+        plan += [(torch.float64, STOPPED * gap / 10**turn) for turn in range(2 * ROUNDS)]
+        for turn, (dtype, target) in enumerate(plan):
             left = (primal - dual > gap * primal).nonzero()[:, 0]
             if not left.numel():
                 break
+            wide[left] |= dtype != self.dtype
             state = State(
-                signs[left].to(self.dtype),
-                (2 * costs[left]).to(self.dtype),
-                beta[left].to(self.dtype),
-                f[left].to(self.dtype),
+                signs[left].to(dtype),
+                (2 * costs[left]).to(dtype),
+                beta[left].to(dtype),
+                f[left].to(dtype),
                 steps[left],
             )
-            self._descend(state, scale, target, last=turn >= ROUNDS // 2)
+            self._descend(state, scale, target, last=turn % ROUNDS > 0)
             found = state.beta.double()
-            values, size = self._decisions(found)
-            p, d = bounds(signs[left], costs[left], found, (values, size), self._length)
+            values, sizes = self._decisions(found)
+            p, d = bounds(
+                signs[left],
+                costs[left],
+                found,
+                (values, sizes),
+                gap=gap,
+                sizes=self.sizes,
+                length=self._length,
+            )
             steps[left] = state.steps
             dual[left] = torch.maximum(dual[left], d)
             better = p <= primal[left]
             at = left[better]
             beta[at], f[at], primal[at] = found[better], values[better], p[better]
-            target /= 10
-        return beta, primal, dual, steps
+            size[at] = sizes[better]
+        return beta, f, size, primal, dual, steps, wide
 
     def _descend(self, state: State, scale: float, gap: float, *, last: bool) -> None:
+        gram = self._gram_in(state.beta.dtype)
         many = ~few(state)
-        if int(many.sum()) >= MANY:
+        if bool(many.any()):
             part = state.some(many)
-            state.put(many, conjugate(part, self._inverse(scale), scale, gap))
+            part.move(along(part, part.beta, part.f), part.beta, part.f)
+            leading = self._lead(state.beta.dtype)
+            state.put(many, conjugate(part, gram, leading, scale, gap))
             many = ~few(state) if not last else torch.zeros_like(many)
-        else:
-            many = torch.zeros_like(many)
         if not bool(many.all()):
-            state.put(~many, newton(state.some(~many), self.gram, gap))
+            state.put(~many, newton(state.some(~many), gram, gap))
 
-    def _inverse(self, scale: float) -> torch.Tensor:
-        """(I + scale·K)⁻¹, by a factor in float64: in float32 its error would be taken for
-        a change of decisions."""
-        if scale not in self.inverses:
-            matrix = scale * (self.gram if self.exact is None else self.exact).double()
-            matrix.diagonal().add_(1)
-            self.inverses[scale] = inverted(matrix).to(self.dtype)
-        return self.inverses[scale]
+    def _gram_in(self, dtype: torch.dtype) -> torch.Tensor:
+        if dtype == self.dtype:
+            return self.gram
+        with self.making:
+            if self.exact is None:
+                self.exact = self._gram(dtype)
+        return self.exact
+
+    def _lead(self, dtype: torch.dtype) -> Leading:
+        gram = self._gram_in(dtype)
+        with self.making:
+            if dtype not in self.leading:
+                self.leading[dtype] = Leading.of(gram)
+        return self.leading[dtype]
+
+    def _known(self, beta: Array) -> tuple[Array, Array]:
+        """(m, n) decisions and (m) ‖u‖²; those of the last solution are known."""
+        if self.last is not None and np.array_equal(self.last[0], beta):
+            return self.last[1].copy(), self.last[2].copy()
+        f, size = self._decisions(self._here(beta))
+        return np.asarray(f.cpu().numpy()), np.asarray(size.cpu().numpy())
 
     def _decisions(self, beta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(m, n) decisions and (m) ‖u‖², in float64 from the rows to here."""
@@ -176,7 +249,7 @@ class Gram:
     def _length(self, beta: torch.Tensor) -> torch.Tensor:
         """(m) ‖u‖², in float64 from the rows to here."""
         if self.exact is not None:
-            return self._decisions(beta)[1]
+            return (product(beta, self.exact) * beta).sum(1)
         return self._here((self.weights(beta.cpu().numpy()) ** 2).sum(axis=1))
 
     def _gram(self, dtype: torch.dtype) -> torch.Tensor:

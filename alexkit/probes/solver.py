@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from alexkit.events import Chosen, Reporter, silent
+from alexkit.errors import DataError
+from alexkit.events import Chosen, Note, Reporter, silent
 from alexkit.probes.gram import Gram
 from alexkit.probes.objective import Array, Certificate, Problems, RowBlocks
 from alexkit.probes.primal import MEMORY, Streamed
@@ -51,7 +52,14 @@ class Solver:
         dtype: of the products that search for the optimum; certificates are float64.
         device: where.
         memory: bytes for what is kept of every row where rows are read in blocks.
-        report: told which way was chosen, and how far a long solution is.
+        report: told which way was chosen, how far a long solution is, and where float32 did
+            not reach a gap.
+
+    Attributes:
+        wide: whether float64 was used because float32 did not reach a gap.
+
+    Raises:
+        DataError: a number is not finite, or too large to be squared in ``dtype``.
     """
 
     def __init__(
@@ -68,15 +76,23 @@ class Solver:
         n, d = x.shape
         device = torch.device(device)
         self.x, self.constant, self.regime = x, bias, regime_of(n, d)
+        self.report, self.wide = report, False
         self._kernel: Gram | None = None
         self._streamed: Streamed | None = None
         if self.regime == "gram":
             report(Chosen("solver", "Gram matrix", f"{n} rows of {d} numbers"))
             self._kernel = Gram(x, bias=bias, dtype=dtype, device=device, problems=problems)
+            squares = self._kernel.sizes
         else:
             report(Chosen("solver", "rows in blocks", f"{n} rows of {d} numbers"))
             self._streamed = Streamed(
                 x, bias=bias, dtype=dtype, device=device, memory=memory, report=report
+            )
+            squares = self._streamed.moments.diagonal()
+        if not bool(torch.isfinite(squares).all()):
+            raise DataError(
+                "the rows to be fitted are not all finite numbers of a usable size",
+                hint="leave out rows with NaN or infinity, or scale the features",
             )
 
     def solve(
@@ -91,15 +107,17 @@ class Solver:
         with one_torch_thread():
             if self._kernel is not None:
                 found = self._kernel.solve(problems, gap=gap, start=start)
+                self._tell(found.wide)
                 return found.beta, found.certificate, found.steps
             assert self._streamed is not None
             other = self._streamed.solve(problems, gap=gap, start=start)
+            self._tell(other.wide)
             return other.u, other.certificate, other.steps
 
     def decisions(self, terms: Array, rows: npt.NDArray[np.int64]) -> Array:
         """(m, rows) float64 decision values of some of the solver's own rows, ascending."""
         if self._kernel is not None:
-            return self._kernel.decisions(terms)[:, rows]
+            return self._kernel.decisions(terms, rows)
         assert self._streamed is not None
         return self._streamed.decisions(terms, rows)
 
@@ -109,3 +127,9 @@ class Solver:
         if self.constant == 0.0:
             return u, np.zeros(len(u))
         return u[:, :-1], u[:, -1] * self.constant
+
+    def _tell(self, wide: npt.NDArray[np.bool_]) -> None:
+        if wide.any():
+            self.wide = True
+            told = f"{int(wide.sum())} of {wide.size} problems were solved in float64"
+            self.report(Note(f"{told}: float32 did not reach the gap"))

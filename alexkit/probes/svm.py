@@ -68,8 +68,12 @@ def fit_linear_svm(
         y: (n) labels.
         c: C, the price of a unit of squared hinge; > 0.
         gap: the relative duality gap to reach. Where rounding does not allow it (a very large
-            C in float32), the best there is comes back with its true gap.
-        dtype: of the products that search for the optimum.
+            C), the best there is comes back with its true gap.
+        dtype: of the products that search for the optimum; float64 goes on where float32 does
+            not reach the gap.
+
+    Raises:
+        DataError: a number is not finite.
     """
     labels, signs = class_signs(y)
     solver = Solver(x, problems=signs.shape[1], dtype=dtype)

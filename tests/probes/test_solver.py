@@ -85,6 +85,22 @@ def test_folds_classes_weights_and_several_c_at_once(
         np.testing.assert_allclose(found.primal[i], one.primal[0], rtol=1e-5)
 
 
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(("n", "d"), [(150, 60), (400, 20)])
+def test_float64_goes_on_where_float32_does_not_reach_the_gap(
+    make_problem: MakeProblem, way: str, n: int, d: int
+) -> None:
+    x, y = make_problem(n, d, 3)
+    c = 1000 / float((x**2).sum(axis=1).mean())
+    problems = Problems.of(one_vs_rest(y, np.arange(3)), c)
+    options = {"bias": 1.0, "dtype": torch.float32, "device": CPU}
+    solver: Any = Gram(x, problems=3, **options) if way == "gram" else Streamed(x, **options)
+    found = solver.solve(problems, gap=1e-11)
+    assert found.certificate.gap <= 1e-11
+    assert found.wide.any()
+    assert not solver.solve(problems.at(c / 1e4), gap=1e-2).wide.any()
+
+
 AWKWARD = {
     "one column": np.linspace(-1, 1, 12)[:, None],
     "two rows": np.array([[1.0, 2.0], [3.0, -1.0]]),
