@@ -82,13 +82,15 @@ def our_grid(x: np.ndarray, y: np.ndarray, grid: list[float], folds: int, gap: f
         fold[outside] = k
     problems = Problems.of(signs, grid[0], folds=fold)
     solver = Solver(x, problems=len(grid) * len(problems) + signs.shape[1])
-    terms, worst = None, 0.0
+    terms, worst, middle = None, 0.0, grid[len(grid) // 2]
     for c in grid:
         terms, certificate, _ = solver.solve(problems.at(c), gap=gap, start=terms)
         worst = max(worst, certificate.gap)
         for k, part in enumerate(np.split(terms, folds)):
             solver.decisions(part, np.flatnonzero(fold == k))
-    found, certificate, _ = solver.solve(Problems.of(signs, grid[len(grid) // 2]), gap=gap)
+        if c == middle:  # as if it had been chosen
+            start = np.mean(np.split(terms, folds), axis=0)
+    found, certificate, _ = solver.solve(Problems.of(signs, middle), gap=gap, start=start)
     solver.weights(found)
     return max(worst, certificate.gap)
 

@@ -1,0 +1,50 @@
+"""The probe benchmark runs, at a size that says nothing about speed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from alexkit.choices import FeatureDtype
+from alexkit.features.layout import RowTable
+from alexkit.features.store import FeatureStore
+
+SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "speed" / "probes.py"
+
+
+def test_every_size_is_measured_and_drawn(tmp_path: Path) -> None:
+    labels = (np.arange(60) % 2).astype(np.int32)
+    values = np.random.default_rng(0).normal(size=(60, 30)).astype(np.float32)
+    values[labels == 1] += 0.5
+    with FeatureStore.create(
+        tmp_path / "F.h5",
+        rows=RowTable(tuple(f"{i}.jpg" for i in range(60)), labels, np.ones(60, np.uint8)),
+        classes=("ants", "bees"),
+        layers={"fc7": (30,)},
+        dtype=FeatureDtype.FLOAT32,
+        provenance={"fingerprint": {}},
+    ) as writer:
+        writer.append(np.arange(60), {"fc7": values})
+        writer.finish()
+    words = "F.h5 --layer fc7 --rows 60 40 --columns 30 10 --classes 4 --folds 2 --grid"
+    words += " --rounds 1 --json o.json --plot o.png"
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), *words.split()],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    results = json.loads((tmp_path / "o.json").read_text())["results"]
+    sizes = [(r["rows"], r["columns"], r["classes"]) for r in results]
+    assert sizes == [(40, 30, 4), (60, 10, 4), (60, 30, 4)]
+    for result in results:
+        assert result["gap"]["reached"] <= result["gap"]["asked"]
+        assert result["grid"]["gap"] <= 1e-4
+        assert result["times"] > 0
+    assert (tmp_path / "o.png").read_bytes().startswith(b"\x89PNG")
+    assert done.stdout.count("GridSearchCV") == len(results)
