@@ -83,16 +83,27 @@ WEIGHT_WORDS = ("auto", "imagenet", "random")
 
 
 class Protocol(str, Enum):
-    """How ``eval`` divides the rows of a feature file into training and test rows."""
+    """How ``eval`` divides rows, and what it fits and chooses on them; see
+    :mod:`alexkit.probes.protocols`."""
 
     AUTO = "auto"
     HOLDOUT = "holdout"
     KFOLD = "kfold"
+    FEW_SHOT = "few-shot"
+    CALTECH101 = "caltech101"
+    DECAF = "decaf"
+    RAZAVIAN = "razavian"
+    GOYAL = "goyal"
+    KORNBLITH = "kornblith"
+    CLIP = "clip"
+    VOC07 = "voc07"
 
 
-class Norm(str, Enum):
-    """How ``eval`` scales features; whatever is fitted is fitted on training rows."""
+class ProbeKind(str, Enum):
+    """What ``eval`` fits to features."""
 
-    NONE = "none"
-    L2 = "l2"
-    STANDARDIZE = "standardize"
+    SVM = "svm"
+    HINGE = "hinge"
+    LOGISTIC = "logistic"
+    RIDGE = "ridge"
+    KNN = "knn"

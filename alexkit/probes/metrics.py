@@ -48,3 +48,44 @@ def mean_class_accuracy(table: npt.NDArray[np.int64]) -> float:
     """The mean of :func:`per_class` over the classes that have rows: the papers' measure
     on Caltech-101 (arXiv:1310.1531, arXiv:1311.2901)."""
     return float(np.nanmean(per_class(table)))
+
+
+def area_ap(scores: Array, present: npt.NDArray[np.bool_]) -> float:
+    """Average precision as VOC has it since 2010, and VISSL: the area under the precision
+    that is made to fall with recall (``calculate_ap`` in VISSL and FAIR's benchmark).
+
+    Args:
+        scores: (n) of one class. Rows of equal score come in together.
+        present: (n) whether the row has the class.
+
+    Returns:
+        NaN where no row has the class.
+    """
+    recall, precision = _ranked(scores, present)
+    if not recall.size:
+        return float("nan")
+    return float((np.diff(recall, prepend=0.0) * precision).sum())
+
+
+def eleven_point_ap(scores: Array, present: npt.NDArray[np.bool_]) -> float:
+    """Average precision of VOC 2007: the mean, over recalls 0, 0.1 … 1, of the best precision
+    at that recall or a larger one. Arguments as in :func:`area_ap`."""
+    recall, precision = _ranked(scores, present)
+    if not recall.size:
+        return float("nan")
+    # Recalls are counts by a count: 3 / 10 must not fall short of the third point.
+    at = np.searchsorted(recall, np.arange(11) / 10 - 1e-9)
+    return float(precision[at].mean())
+
+
+def _ranked(scores: Array, present: npt.NDArray[np.bool_]) -> tuple[Array, Array]:
+    """Recall, ascending to 1, and the best precision there or further; empty for no row."""
+    total = int(present.sum())
+    if not total:
+        return np.empty(0), np.empty(0)
+    order = np.argsort(-scores, kind="stable")
+    ranked = scores[order]
+    last = np.append(np.flatnonzero(ranked[1:] != ranked[:-1]), ranked.size - 1)
+    found = np.cumsum(present[order])[last]
+    precision = found / (last + 1)
+    return found / total, np.maximum.accumulate(precision[::-1])[::-1]

@@ -1,23 +1,21 @@
-"""How features are judged: which rows train, which test, and what may be chosen where.
+"""How features are judged: what is fitted, chosen and scored, and in which order.
 
 Nothing is ever chosen on test rows. For each split the order is: fit the normalisation on
-the training rows; choose C by cross-validation inside the training rows; fit on all of them;
-score the test rows, once.
+the training rows; choose C inside the training rows; fit on all of them; score the test rows,
+once.
 """
 
 from __future__ import annotations
 
-import math
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from alexkit.errors import DataError, UnknownName
+from alexkit.errors import DataError
 from alexkit.events import (
     Note,
     Reporter,
@@ -28,37 +26,73 @@ from alexkit.events import (
     silent,
 )
 from alexkit.images.source import NO_LABEL
+from alexkit.probes.choice import (
+    SEARCH_GAP,
+    Choice,
+    Fitted,
+    Signs,
+    choose_c,
+    class_aps,
+    factors_of,
+    part_inside,
+    signs_of,
+)
+from alexkit.probes.kinds import Probe, ProbeKind, fit_probe
+from alexkit.probes.leaks import NEAR, Leaks, find_leaks
 from alexkit.probes.metrics import (
+    area_ap,
     confusion,
+    eleven_point_ap,
     mean_class_accuracy,
     per_class,
     predictions,
     top_k,
 )
+from alexkit.probes.norms import FittedNorm, Norm
 from alexkit.probes.objective import Problems
-from alexkit.probes.solver import Solver
-from alexkit.probes.splits import (
-    FOLDS,
-    INNER_FOLDS,
-    Division,
-    Protocol,
-    counted,
-    divide,
-    inner_folds,
-    stratified_folds,
+from alexkit.probes.protocols import ProtocolRecord, protocol_of
+from alexkit.probes.rows import (
+    Features,
+    Part,
+    blocks,
+    coordinates,
+    inner_products,
+    row_keys,
 )
-from alexkit.probes.svm import LinearModel, class_signs, fit_linear_svm
+from alexkit.probes.scores import summary
+from alexkit.probes.solver import GRAM_ROWS, Solver
+from alexkit.probes.splits import Division, Rows, counted, divide
+from alexkit.probes.svm import Labels, LinearModel, fit_linear_svm
 
-Norm = Literal["none", "l2", "standardize"]
 Array = npt.NDArray[np.float64]
-Labels = npt.NDArray[np.int64]
 
-DECADES = (-2, -1, 0, 1, 2)
-"""C is 10 to the power of these, in units of 1 / mean ‖x‖² rounded to a power of ten."""
-SEARCH_GAP = 1e-3
-"""Relative duality gap of the fits that only rank the C."""
 FINAL_GAP = 1e-6
 """Relative duality gap of the fits that are scored."""
+IN_MEMORY = 1 << 30
+"""Bytes of training rows in float64 above which the solver reads them in blocks."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is to be judged, whatever the layer.
+
+    Attributes:
+        record: the protocol.
+        classes: K names.
+        y: (n) labels from 0, or None where a row may have several.
+        signs: (n, K) int8: has the class, has it not, or 0: not to be counted.
+        divisions: the splits.
+        seed: of what is drawn inside the training rows.
+        name: what a row is called.
+    """
+
+    record: ProtocolRecord
+    classes: Sequence[str]
+    y: Labels | None
+    signs: Signs
+    divisions: Sequence[Division]
+    seed: int = 0
+    name: Callable[[int], str] = field(default=lambda row: f"row {row}")
 
 
 @dataclass(frozen=True)
@@ -66,42 +100,183 @@ class SplitResult:
     """What one :class:`Division` gave.
 
     Attributes:
-        grid: C -> mean class accuracy in the cross-validation on the training rows.
-        c: the C chosen from ``grid``: the best score, of equal ones the smallest C.
-        model: fitted on all training rows with ``c``.
-        accuracy, mean_class_accuracy, top5: of the test rows.
-        per_class: (K) share of right test rows; NaN for a class without test rows.
+        choice: how C was chosen.
+        norm, model: fitted on all training rows.
+        table: (K, K) counts, true class down; None where a row may have several classes, and
+            so are ``accuracy``, ``mean_class_accuracy``, ``top5`` and ``right``.
+        per_class: (K) share of right test rows, or average precision (area) where a row may
+            have several; NaN for a class without test rows.
+        map: mean average precision, by area and by eleven points.
+        right: (test rows) whether the class was predicted.
     """
 
     division: Division
-    grid: dict[float, float]
-    c: float
-    model: LinearModel
-    accuracy: float
-    mean_class_accuracy: float
-    top5: float
+    choice: Choice
+    norm: FittedNorm
+    model: Probe
     per_class: Array
+    map: tuple[float, float]
+    table: npt.NDArray[np.int64] | None = None
+    accuracy: float | None = None
+    mean_class_accuracy: float | None = None
+    top5: float | None = None
+    right: npt.NDArray[np.bool_] | None = None
+
+    @property
+    def gap(self) -> float:
+        """The certified relative duality gap of the model; 0 where none is known."""
+        return getattr(self.model, "gap", None) or 0.0
 
 
-def describe(protocol: Protocol, *, norm: Norm, seed: int) -> dict[str, Any]:
-    """The protocol in words and numbers, as ``eval.json`` stores it."""
-    parts = {
-        "holdout": "train rows against the test rows (val rows where there are no test rows)",
-        "kfold": f"{FOLDS} stratified folds of all labelled rows",
-    }
-    return {
-        "name": protocol,
-        "parts": parts[protocol],
-        "classifier": "linear SVM, one class against the rest, squared hinge, "
-        "L2 penalty on weights and intercept",
-        "norm": norm,
-        "C": f"10^k, k in {list(DECADES)}, in units of 1 / mean squared row length of the "
-        "training rows, rounded to a power of ten",
-        "C_chosen_by": f"mean class accuracy in {INNER_FOLDS}-fold cross-validation "
-        "on the training rows",
-        "spread": "standard deviation over splits (n - 1); 0 for one split",
-        "seed": seed,
-    }
+@dataclass(frozen=True)
+class LayerResult:
+    """What one layer gave.
+
+    Attributes:
+        turned: (n, n) the coordinates that the models are in, or None: the features' own.
+    """
+
+    task: Task
+    splits: Sequence[SplitResult]
+    leaks: Leaks
+    turned: Array | None
+    seconds: float
+
+
+def judge_layer(x: Features, task: Task, report: Reporter = silent) -> LayerResult:
+    """Looks for leaks, then judges every split; both told to ``report``.
+
+    Args:
+        x: (n, d) of any float type.
+
+    Raises:
+        DataError: rows are not finite, or all zero.
+    """
+    began = time.perf_counter()
+    keys, broken = row_keys(x)
+    if broken.size:
+        raise DataError(
+            f"{task.name(int(broken[0]))} of the features is not all finite numbers",
+            hint="leave such rows out; alexkit's own files mark them, and matrix() does",
+        )
+    turned = None
+    if Norm.parse(task.record.norm).turns and x.shape[0] <= min(x.shape[1], GRAM_ROWS):
+        turned = x = coordinates(inner_products(x))
+    leaks = find_leaks(x, task.divisions, keys=keys)
+    tell_leaks(leaks, task, report)
+    splits = list(_judge_all(x, task, report))
+    worst = max(split.gap for split in splits)
+    if worst > SEARCH_GAP:
+        report(Warned(f"a solution may be {worst:.1%} above the optimum of its objective"))
+    return LayerResult(task, splits, leaks, turned, time.perf_counter() - began)
+
+
+def tell_leaks(leaks: Leaks, task: Task, report: Reporter) -> None:
+    """One line: how many test rows a training row gives away, and the first."""
+    if not len(leaks.pairs):
+        report(Note(f"no test row equals a training row, or is near one (cosine {NEAR})"))
+        return
+    test, train = (task.name(int(row)) for row in leaks.pairs[0])
+    report(
+        Warned(
+            f"test rows that equal a training row: {leaks.identical.size}, near one (cosine "
+            f"{NEAR} or more): {leaks.near.size}; the first: {test} and {train}"
+        )
+    )
+
+
+def judge(
+    x: Features, task: Task, division: Division, *, fitted: Fitted = lambda: None
+) -> SplitResult:
+    """Normalises, chooses C, fits and scores one division; ``fitted`` is called a fit."""
+    record = task.record
+    wanted = Norm.parse(record.norm, offset=record.offset)
+    if wanted.kind in ("standardize", "pca"):
+        norm = wanted.fit(x[division.train])
+    else:
+        norm = FittedNorm(wanted)
+    width = len(norm.axes) if wanted.kind == "pca" else x.shape[1]
+    train: Part | Array = Part(x, division.train, norm, width)
+    if division.train.size * width * 8 <= IN_MEMORY:
+        train = np.asarray(train[:])
+    y = None if task.y is None else task.y[division.train]
+    signs = task.signs[division.train]
+    val = np.searchsorted(division.train, division.val)
+    inside = part_inside(y, division.train.size, val, record, task.seed)
+    choice = choose_c(train, y, signs, record, inside, fitted=fitted)
+    model = fit(train, y, signs, record, choice.c)
+    fitted()
+    test = Part(x, division.test, norm, width)
+    return score(
+        model, test, task, SplitResult(division, choice, norm, model, np.empty(0), (0, 0))
+    )
+
+
+def fit(
+    x: Part | Array, y: Labels | None, signs: Signs, record: ProtocolRecord, c: Array
+) -> Probe:
+    """The probe of all (n, d) training rows, at (K) chosen C."""
+    if record.per_class:
+        solver = Solver(x, problems=signs.shape[1])
+        problems = Problems.of(signs, 1.0, factors=factors_of(signs.shape[1], record))
+        found, certificate, _ = solver.solve(replace(problems, c=c), gap=FINAL_GAP)
+        weights, bias = solver.weights(found)
+        labels = np.arange(signs.shape[1])
+        return LinearModel(labels, weights, bias, float(np.median(c)), certificate.gap)
+    if y is None:
+        return _fit_each(np.asarray(x[:]), signs, record, c)
+    if record.probe == "svm":
+        return fit_linear_svm(x, y, float(c[0]), gap=FINAL_GAP)
+    return fit_probe(record.probe, np.asarray(x[:]), y, float(c[0]), gap=FINAL_GAP)
+
+
+def _fit_each(x: Array, signs: Signs, record: ProtocolRecord, c: Array) -> LinearModel:
+    """One class against the rest, for each class that has rows on both sides."""
+    weights, bias, labels = [], [], []
+    for k in range(signs.shape[1]):
+        counted_in = signs[:, k] != 0
+        own = (signs[counted_in, k] > 0).astype(np.int64)
+        if own.any() and not own.all():
+            one = fit_probe(record.probe, x[counted_in], own, float(c[k]), gap=FINAL_GAP)
+            assert isinstance(one, LinearModel)
+            weights.append(one.weights[1])
+            bias.append(one.bias[1])
+            labels.append(k)
+    return LinearModel(np.array(labels), np.stack(weights), np.array(bias), float(c[0]), None)
+
+
+def score(model: Probe, test: Part, task: Task, result: SplitResult) -> SplitResult:
+    """``result`` with the scores of the test rows."""
+    rows, classes = result.division.test, len(task.classes)
+    scores = np.full((rows.size, classes), -np.inf)
+    for some in blocks(*test.shape):
+        part = slice(int(some[0]), int(some[-1]) + 1)
+        scores[part, model.labels] = model.scores(test[part])
+    aps = class_aps(scores, task.signs[rows], area_ap)
+    elevens = class_aps(scores, task.signs[rows], eleven_point_ap)
+    result = replace(result, map=(float(np.nanmean(aps)), float(np.nanmean(elevens))))
+    if task.y is None:
+        return replace(result, per_class=aps)
+    y, predicted = task.y[rows], predictions(scores)
+    table = confusion(y, predicted, classes)
+    return replace(
+        result,
+        table=table,
+        accuracy=float(np.trace(table) / table.sum()),
+        mean_class_accuracy=mean_class_accuracy(table),
+        top5=top_k(scores, y, 5),
+        per_class=per_class(table),
+        right=predicted == y,
+    )
+
+
+def _judge_all(x: Features, task: Task, report: Reporter) -> Iterator[SplitResult]:
+    began = time.perf_counter()
+    report(StageStarted("probe", len(task.divisions), "splits"))
+    for done, part in enumerate(task.divisions, 1):
+        yield judge(x, task, part)
+        report(StageAdvanced("probe", done))
+    report(StageFinished("probe", len(task.divisions), time.perf_counter() - began))
 
 
 def evaluate(
@@ -109,243 +284,79 @@ def evaluate(
     y: npt.NDArray[Any],
     classes: Sequence[str],
     *,
-    protocol: Protocol,
+    protocol: str,
     splits: npt.NDArray[np.uint8] | None = None,
-    norm: Norm = "none",
+    norm: str | None = None,
+    probe: ProbeKind | None = None,
     seed: int = 0,
     report: Reporter = silent,
 ) -> dict[str, Any]:
-    """Judges features with linear SVMs.
+    """Judges an array of features with one label a row.
 
     Args:
         x: (n, d) of any float type.
         y: (n) labels from 0 to K - 1, or -1 for rows without one, which are left out.
         classes: K names.
-        protocol: ``kfold`` parts all rows; ``holdout`` trains on the rows of the train split
-            and tests on those of the test split, or of val where there are no test rows.
-        splits: (n) uint8, codes into :data:`alexkit.images.source.SPLITS`; for ``holdout``.
-        norm: ``l2`` makes every row of length 1 (rows of zeros stay); ``standardize`` gives
-            every column mean 0 and sd 1 over the training rows (constant columns become 0).
-        seed: parts the folds. The same seed gives the same result but for ``seconds``.
-        report: told of every fit.
+        protocol: a name in :data:`alexkit.probes.protocols.PROTOCOLS`.
+        splits: (n) uint8, codes into :data:`alexkit.images.source.SPLITS`.
+        norm, probe: None is the protocol's own; see :data:`alexkit.probes.norms.NORMS`.
+        seed: the same seed gives the same result but for ``seconds``.
+        report: told of leaks, and of every split.
 
     Returns:
-        One entry of ``results`` in ``eval.json``, without ``file`` and ``layer``. ``n_train``
-        and ``n_test`` are rows per split; ``C`` the one most often chosen; ``cv`` has the
-        mean score of each C and in how many splits it was chosen; ``objective_gap`` is the
-        largest of the scored models.
+        One entry of ``results`` in ``eval.json``, see :func:`alexkit.probes.scores.summary`.
 
     Raises:
         UnknownName: there is no such protocol or normalisation.
         DataError: the rows or labels do not allow this protocol.
     """
-    began = time.perf_counter()
-    for kind, name, known in (("protocol", protocol, Protocol), ("norm", norm, Norm)):
-        if name not in get_args(known):
-            raise UnknownName(kind, name, get_args(known))
+    record = protocol_of(protocol)
+    record = replace(record, norm=norm or record.norm, probe=probe or record.probe)
+    Norm.parse(record.norm)
     labelled = np.flatnonzero(np.asarray(y) != NO_LABEL)
     if 0 < labelled.size < len(y):
         report(Note(f"{len(y) - labelled.size} rows without a label are left out"))
     labels = np.asarray(y, np.int64)[labelled]
-    features = np.asarray(x)[labelled]
-    _check(features, labels, classes)
     codes = None if splits is None else np.asarray(splits)[labelled]
-    divisions = divide(labels, classes, protocol=protocol, splits=codes, seed=seed)
-    results = list(_judge_all(features, labels, classes, divisions, norm, seed, report))
-    worst = max(result.model.gap or 0.0 for result in results)
-    if worst > SEARCH_GAP:
-        report(Warned(f"a solution may be {worst:.1%} above the optimum of its objective"))
-    return _summary(results, classes, time.perf_counter() - began)
+    task = single_task(labels, classes, record, splits=codes, seed=seed)
+    return summary(judge_layer(np.asarray(x)[labelled], task, report))
 
 
-def judge(
-    x: npt.NDArray[Any],
-    y: Labels,
-    division: Division,
-    *,
-    classes: int,
-    norm: Norm,
-    seed: int,
-    fitted: Callable[[], None] = lambda: None,
-) -> SplitResult:
-    """Normalises, chooses C, fits and scores one division; ``fitted`` is called a fit.
-
-    Args:
-        x: (n, d) of any float type.
-        y: (n) labels from 0 to ``classes - 1``.
-    """
-    train = division.train.size
-    rows = normalised(x[division.train], x[division.test], norm)
-    x_train, x_test, y_train = rows[:train], rows[train:], y[division.train]
-
-    grid = search_c(x_train, y_train, seed=seed, fitted=fitted)
-    c = max(grid, key=lambda value: (grid[value], -value))
-    model = fit_linear_svm(x_train, y_train, c, gap=FINAL_GAP)
-    fitted()
-
-    scores = _scores(model, x_test, classes)
-    table = confusion(y[division.test], predictions(scores), classes)
-    return SplitResult(
-        division=division,
-        grid=grid,
-        c=c,
-        model=model,
-        accuracy=float(np.trace(table) / table.sum()),
-        mean_class_accuracy=mean_class_accuracy(table),
-        top5=top_k(scores, y[division.test], 5),
-        per_class=per_class(table),
-    )
-
-
-def normalised(train: npt.NDArray[Any], test: npt.NDArray[Any], norm: Norm) -> Array:
-    """Training rows, then test rows, in float64; everything is fitted on training rows."""
-    rows = np.concatenate([train, test]).astype(np.float64)
-    if norm == "l2":
-        length = np.linalg.norm(rows, axis=1, keepdims=True)
-        rows /= np.where(length > 0, length, 1.0)
-    elif norm == "standardize":
-        spread = rows[: len(train)].std(axis=0)
-        rows -= rows[: len(train)].mean(axis=0)
-        rows /= np.where(spread > 0, spread, 1.0)
-    return rows
-
-
-def search_c(
-    x: Array, y: Labels, *, seed: int, fitted: Callable[[], None] = lambda: None
-) -> dict[float, float]:
-    """C -> mean class accuracy, by cross-validation on these (training) rows alone.
-
-    Raises:
-        DataError: every row is zero.
-    """
-    size = float((x**2).sum(axis=1).mean())
-    if size == 0.0:
-        raise DataError(
-            "the features of all training rows are zero",
-            hint="look at another layer, or at how these features were made",
-        )
-    centre = -round(math.log10(size))
-    folds = inner_folds(y)
-    fold = stratified_folds(y, folds, seed)
-    grid: dict[float, float] = {}
-    labels, signs = class_signs(y)
-    problems = Problems.of(signs, 1.0, folds=fold)
-    solver = Solver(x, problems=len(DECADES) * len(problems))
-    terms = None
-    for decade in DECADES:
-        c = float(f"1e{centre + decade}")
-        terms, _, _ = solver.solve(problems.at(c), gap=SEARCH_GAP, start=terms)
-        grid[c] = _validated(solver, terms, labels, y, fold)
-        for _ in range(folds):
-            fitted()
-    return grid
-
-
-def _validated(solver: Solver, terms: Array, labels: Labels, y: Labels, fold: Labels) -> float:
-    """Mean class accuracy, over folds, of the rows that each left out."""
-    count, classes = int(fold.max()) + 1, int(y.max()) + 1
-    found = []
-    for k, of_fold in enumerate(np.split(terms, count)):
-        outside = np.flatnonzero(fold == k)
-        values = solver.decisions(of_fold, outside).T
-        if labels.size == 2:
-            values = np.concatenate([-values, values], axis=1)
-        scores = np.full((outside.size, classes), -np.inf)
-        scores[:, labels] = values
-        table = confusion(y[outside], predictions(scores), classes)
-        found.append(mean_class_accuracy(table))
-    return float(np.mean(found))
-
-
-def _judge_all(
-    x: npt.NDArray[Any],
+def single_task(
     y: Labels,
     classes: Sequence[str],
-    divisions: Sequence[Division],
-    norm: Norm,
+    record: ProtocolRecord,
+    *,
+    splits: npt.NDArray[np.uint8] | None,
     seed: int,
-    report: Reporter,
-) -> Iterator[SplitResult]:
-    began = time.perf_counter()
-    total = sum(len(DECADES) * inner_folds(y[part.train]) + 1 for part in divisions)
-    report(StageStarted("probe", total, "fits"))
-    done = 0
+    divisions: Sequence[Division] = (),
+    reserve: int = 0,
+) -> Task:
+    """The task of rows with one label each, divided by the protocol or as given.
 
-    def fitted() -> None:
-        nonlocal done
-        done += 1
-        report(StageAdvanced("probe", done))
-
-    for part in divisions:
-        yield judge(x, y, part, classes=len(classes), norm=norm, seed=seed, fitted=fitted)
-    report(StageFinished("probe", done, time.perf_counter() - began))
-
-
-def _check(x: npt.NDArray[Any], y: Labels, classes: Sequence[str]) -> None:
-    assert x.ndim == 2
+    Raises:
+        DataError: the labels do not allow it.
+    """
     present = np.unique(y)
     if not present.size:
         raise DataError(
             "no row has both features and a label",
             hint="put the images into one folder a class, or give labels in a list",
         )
-    assert present[0] >= 0
-    assert present[-1] < len(classes)
     if present.size == 1:
+        every = "the only row is" if y.size == 1 else f"all {counted(y.size)} are"
         raise DataError(
-            f"all {counted(y.size)} are of one class, {classes[present[0]]!r}",
+            f"{every} of one class, {classes[present[0]]!r}",
             hint="a classifier needs images of two classes or more",
         )
-    broken = np.flatnonzero(~np.isfinite(x).all(axis=1))
-    if broken.size:
-        raise DataError(
-            f"row {broken[0]} of the features is not all finite numbers",
-            hint="leave such rows out; alexkit's own files mark them, and matrix() does",
-        )
+    parts = divisions or divide(y, classes, record, splits=splits, seed=seed, reserve=reserve)
+    return Task(record, classes, y, signs_of(y, len(classes)), parts, seed)
 
 
-def _scores(model: LinearModel, x: Array, classes: int) -> Array:
-    """(n, classes) decision values; minus infinity for classes without training rows."""
-    scores = np.full((len(x), classes), -np.inf)
-    scores[:, model.labels] = model.scores(x)
-    return scores
-
-
-def _summary(
-    results: Sequence[SplitResult], classes: Sequence[str], seconds: float
-) -> dict[str, Any]:
-    chosen = Counter(result.c for result in results)
-    tried = sorted({c for result in results for c in result.grid})
-    shares = np.stack([result.per_class for result in results])
-    tested = np.isfinite(shares).sum(axis=0)
-    means = np.where(tested > 0, np.nansum(shares, axis=0) / np.maximum(tested, 1), np.nan)
-    return {
-        "C": min(chosen, key=lambda c: (-chosen[c], c)),
-        "splits": len(results),
-        "n_train": round(float(np.mean([result.division.train.size for result in results]))),
-        "n_test": round(float(np.mean([result.division.test.size for result in results]))),
-        "accuracy": _spread([result.accuracy for result in results]),
-        "mean_class_accuracy": _spread([result.mean_class_accuracy for result in results]),
-        "top5": _spread([result.top5 for result in results]),
-        "map": None,
-        "per_class": {
-            name: float(mean) if np.isfinite(mean) else None
-            for name, mean in zip(classes, means, strict=True)
-        },
-        "cv": [
-            {
-                "C": c,
-                "score": float(np.mean([r.grid[c] for r in results if c in r.grid])),
-                "chosen": chosen[c],
-            }
-            for c in tried
-        ],
-        "objective_gap": max(result.model.gap or 0.0 for result in results),
-        "seconds": seconds,
-    }
-
-
-def _spread(values: Sequence[float]) -> dict[str, float]:
-    """Mean and sample standard deviation; 0 for a single value."""
-    std = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
-    return {"mean": float(np.mean(values)), "std": std}
+def tested(splits: Sequence[SplitResult], n: int) -> Rows:
+    """(n) 1 where the first split that tests a row had it right, 0 where not, -1 untested."""
+    out = np.full(n, -1, np.int64)
+    for split in reversed(splits):
+        if split.right is not None:
+            out[split.division.test] = split.right
+    return out

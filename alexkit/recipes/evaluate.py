@@ -1,19 +1,36 @@
-"""Feature files judged by linear SVM probes."""
+"""Feature files judged by probes under a named protocol."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from alexkit.choices import Protocol, Split
-from alexkit.errors import DataError, FileMismatch, UnknownName
-from alexkit.events import Chosen, Note, Reporter, Saved, Warned
-from alexkit.features.layout import Status
+from alexkit.errors import (
+    DataError,
+    FileMismatch,
+    OutOfMemory,
+    OutOfSpace,
+    OutputExists,
+    UnknownName,
+    UsageError,
+)
+from alexkit.events import Chosen, Note, Reporter, Saved
 from alexkit.features.store import FeatureStore
-from alexkit.images.source import SPLITS
-from alexkit.probes.protocol import describe, evaluate
+from alexkit.probes.compare import mcnemar
+from alexkit.probes.norms import Norm
+from alexkit.probes.protocol import LayerResult, Task, judge_layer, tested
+from alexkit.probes.rows import Features
+from alexkit.probes.saved import probe_of, save_probe
+from alexkit.probes.scores import summary
+from alexkit.probes.solver import GRAM_ROWS
+from alexkit.recipes.eval_plan import Plan, describe, plan, tell_pooling
+from alexkit.recipes.eval_rows import LayerRows, free_memory, write_splits
 from alexkit.recipes.inputs import choose_feature_files
 from alexkit.recipes.options import EvalOptions
 from alexkit.recipes.run_dir import Remembering, RunDir, write_json
@@ -21,95 +38,197 @@ from alexkit.recipes.run_dir import Remembering, RunDir, write_json
 EVAL_FILE = "eval.json"
 
 
+@dataclass(frozen=True)
+class Judged:
+    """A layer that was judged, and what is compared with others.
+
+    Attributes:
+        name: the layer, with its file where there are several.
+        right: (n) 1 or 0, -1 for rows that were not tested.
+    """
+
+    name: str
+    result: dict[str, Any]
+    right: npt.NDArray[np.int64]
+
+
 def run(options: EvalOptions, report: Reporter) -> dict[str, Any]:
     """Judges every asked layer of every file and writes ``eval.json`` into a run folder.
 
-    Returns what that file holds: ``{"protocol": {...}, "results": [...]}``.
+    Returns what that file holds: ``protocol``, ``results`` and ``comparisons``.
 
     Raises:
         AlexkitError: see :mod:`alexkit.errors`.
     """
     report = Remembering(report)
     files = choose_feature_files(options.files, report)
-    protocol = _protocol(options.protocol, files, report)
-    layers = {file: _layers(file, options.layer) for file in files}
-    with RunDir.open("eval", options, report) as folder:
-        results = []
-        for file in files:
-            with FeatureStore.open(file) as store:
-                for layer in layers[file]:
-                    report(Note(f"{file}: {layer}"))
-                    judged = _judge(store, layer, protocol, options, report)
-                    results.append({"file": str(file), "layer": layer, **judged})
-        told = describe(protocol, norm=options.norm.value, seed=options.seed)
-        result = {"protocol": told, "results": results}
-        path = folder.path / EVAL_FILE
-        write_json(path, result)
-        report(Saved("scores", str(path)))
-        folder.finish({"file": str(path)})
+    with ExitStack() as stack:
+        stores = [stack.enter_context(FeatureStore.open(file)) for file in files]
+        layers = [_layers(store, options.layer) for store in stores]
+        planned = plan(options, stores, report)
+        _check_outputs(options, sum(map(len, layers)))
+        with RunDir.open("eval", options, report) as folder:
+            judged = list(_judge(stores, layers, planned, options, report))
+            result = {
+                "protocol": describe(planned, options),
+                "results": [one.result for one in judged],
+                "comparisons": _compare(judged),
+            }
+            if options.save_splits is not None:
+                told = write_splits(planned.tasks[0].divisions, planned.rows.paths)
+                _write(options.save_splits, told)
+                report(Saved("splits", str(options.save_splits)))
+            path = folder.path / EVAL_FILE
+            write_json(path, result)
+            report(Saved("scores", str(path)))
+            folder.finish({"file": str(path)})
     return result
 
 
 def _judge(
-    store: FeatureStore,
-    layer: str,
-    protocol: Literal["holdout", "kfold"],
+    stores: Sequence[FeatureStore],
+    layers: Sequence[Sequence[str]],
+    planned: Plan,
     options: EvalOptions,
     report: Reporter,
-) -> dict[str, Any]:
-    bad = int((store.status != Status.DONE).sum())
-    if bad and options.strict:
-        row, reason = next(iter(store.reasons.items()))
-        raise DataError(
-            f"{store.path} has {bad} rows without features, the first {store.paths[row]!r}: "
-            f"{reason}",
-            hint="leave out --strict to judge the others",
-        )
-    if bad:
-        report(Warned(f"{bad} rows without features are left out"))
-    rows = store.rows(labelled=True)
-    values = store.values(layer, rows)
-    if store.views:
-        report(Note(f"{layer}: the mean over its {store.views} views is judged"))
-        values = values.mean(axis=1, dtype=np.float32)
-    return evaluate(
-        values.reshape(len(rows), -1),
-        store.labels[rows],
-        store.classes,
-        protocol=protocol,
-        splits=store.splits[rows],
-        norm=options.norm.value,
-        seed=options.seed,
-        report=report,
+) -> Iterator[Judged]:
+    for store, names, places in zip(stores, layers, planned.rows.places, strict=True):
+        for layer in names:
+            report(Note(f"{store.path}: {layer}"))
+            tell_pooling(layer, planned.record, report)
+            rows = LayerRows(store, layer, places, pool=planned.record.pooled)
+            if rows.views:
+                report(Note(f"{layer} is the mean over the views of an image"))
+            x = _in_memory(rows, planned.record.norm, planned.record.probe, report)
+            for task in planned.tasks:
+                found = judge_layer(x, task, report)
+                told: dict[str, Any] = {"file": str(store.path), "layer": layer}
+                if task.record.parts == "few-shot" and options.splits is None:
+                    told["shots"] = task.record.shots
+                scores = summary(found)
+                if options.save is not None:
+                    _save(options, found, x, scores["C"], store, layer)
+                    report(Saved("probe", str(options.save)))
+                name = layer if len(stores) == 1 else f"{store.path} {layer}"
+                right = tested(found.splits, x.shape[0])
+                if task is planned.tasks[-1]:
+                    yield Judged(name, told | scores, right)
+                else:
+                    yield Judged("", told | scores, right)
+
+
+def _in_memory(rows: LayerRows, norm: str, probe: str, report: Reporter) -> Features:
+    """The rows as an array where they take at most half of the free memory.
+
+    Raises:
+        OutOfMemory: they take more, and what is asked for needs them all at once.
+    """
+    free, (n, d) = free_memory(), rows.shape
+    if not free or n * d * 4 <= free // 2:
+        return rows[np.arange(n)]
+    told = f"{n * d * 4 / 1e9:.1f} GB in memory would be more than half of the free"
+    report(Chosen("rows", "read from the file in blocks", told))
+    kind = Norm.parse(norm)
+    if (kind.turns and n <= min(d, GRAM_ROWS)) or (
+        probe == "svm" and kind.kind in ("none", "l2", "power")
+    ):
+        return rows
+    raise OutOfMemory(
+        f"{probe} with --norm {norm} needs {n * d * 8 / 1e9:.1f} GB, and {free / 1e9:.1f} GB "
+        "are free",
+        hint="use --probe svm with --norm none or l2, which read the file in blocks",
     )
 
 
-def _layers(file: Path, wanted: tuple[str, ...]) -> list[str]:
-    with FeatureStore.open(file) as store:
-        if not store.complete:
-            raise FileMismatch(
-                f"{file} is not complete", hint="finish it with the command that began it"
+def _compare(judged: Sequence[Judged]) -> list[dict[str, Any]]:
+    """The best layer against every other, on the rows that both tested."""
+    named = [
+        one for one in judged if one.name and one.result["mean_class_accuracy"] is not None
+    ]
+    if len(named) < 2:
+        return []
+    best = max(named, key=lambda one: float(one.result["mean_class_accuracy"]["mean"]))
+    told = []
+    for other in named:
+        if other is not best:
+            both = (best.right >= 0) & (other.right >= 0)
+            paired = mcnemar(best.right[both] > 0, other.right[both] > 0)
+            told.append(
+                {
+                    "first": best.name,
+                    "second": other.name,
+                    "rows": int(both.sum()),
+                    "first_only": paired.first_only,
+                    "second_only": paired.second_only,
+                    "p": paired.p,
+                }
             )
-        for layer in wanted:
-            if layer not in store.layers:
-                raise UnknownName(f"layer in {file}", layer, store.layers)
-        return list(wanted or store.layers)
+    return told
 
 
-def _protocol(
-    asked: Protocol, files: tuple[Path, ...], report: Reporter
-) -> Literal["holdout", "kfold"]:
-    """The protocol for all files: as asked, or holdout where each has splits, else kfold."""
-    if asked is not Protocol.AUTO:
-        return "holdout" if asked is Protocol.HOLDOUT else "kfold"
-    if all(map(_has_splits, files)):
-        report(Chosen("protocol", "holdout", "the data has its own splits"))
-        return "holdout"
-    report(Chosen("protocol", "kfold", "the data has no splits of its own"))
-    return "kfold"
+def _save(
+    options: EvalOptions,
+    found: LayerResult,
+    x: Features,
+    c: float,
+    store: FeatureStore,
+    layer: str,
+) -> None:
+    assert options.save is not None
+    model, norm, rows = probe_of(found, x, c)
+    task: Task = found.task
+    provenance = store.provenance
+    record = {
+        "protocol": task.record.name,
+        "probe": task.record.probe,
+        "rows": rows,
+        "model": provenance.get("model"),
+        "weights": provenance.get("weights"),
+        "preprocessing": provenance.get("preprocessing"),
+        "views": "mean" if provenance.get("stored_views") else None,
+        "pooled": task.record.pooled,
+        "several": task.y is None,
+    }
+    try:
+        save_probe(
+            options.save, model, norm, classes=tuple(task.classes), layer=layer, record=record
+        )
+    except OSError as problem:
+        raise _unwritten(options.save, problem) from problem
 
 
-def _has_splits(file: Path) -> bool:
-    with FeatureStore.open(file) as store:
-        present = {SPLITS[code] for code in np.unique(store.splits)}
-    return Split.TRAIN in present and bool(present & {Split.VAL, Split.TEST})
+def _write(path: Path, told: dict[str, Any]) -> None:
+    try:
+        write_json(path, told)
+    except OSError as problem:
+        raise _unwritten(path, problem) from problem
+
+
+def _unwritten(path: Path, problem: OSError) -> OutOfSpace:
+    return OutOfSpace(
+        f"{path} cannot be written: {problem.strerror or problem}",
+        hint="name a place that has room and is yours",
+    )
+
+
+def _check_outputs(options: EvalOptions, layers: int) -> None:
+    if options.save is not None and layers > 1:
+        raise UsageError(
+            "--save takes one layer of one file", hint="name it: --layer fc7 --save F"
+        )
+    for path in (options.save, options.save_splits):
+        if path is not None and path.exists() and (path.is_dir() or not options.overwrite):
+            raise OutputExists(f"{path} exists", hint="name another file or add --overwrite")
+        if path is not None and not path.parent.is_dir():
+            raise DataError(f"there is no folder {path.parent}", hint="make it first")
+
+
+def _layers(store: FeatureStore, wanted: tuple[str, ...]) -> list[str]:
+    if not store.complete:
+        raise FileMismatch(
+            f"{store.path} is not complete", hint="finish it with the command that began it"
+        )
+    for layer in wanted:
+        if layer not in store.layers:
+            raise UnknownName(f"layer in {store.path}", layer, store.layers)
+    return list(wanted or store.layers)

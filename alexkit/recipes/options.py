@@ -21,8 +21,8 @@ from alexkit.choices import (
     FeatureDtype,
     Freeze,
     Keep,
-    Norm,
     Precision,
+    ProbeKind,
     Protocol,
 )
 from alexkit.errors import UnknownName, UsageError
@@ -157,8 +157,23 @@ class EvalOptions(SharedOptions):
     layer: tuple[str, ...] = option(
         (), "Layer to judge; repeat for more (default: all).", "NAME"
     )
-    protocol: Protocol = option(Protocol.AUTO, "How rows are divided.")
-    norm: Norm = option(Norm.NONE, "Scaling, fitted on training rows.")
+    protocol: Protocol = option(Protocol.AUTO, "How rows are divided, and C is chosen.")
+    probe: ProbeKind | None = option(None, "What is fitted (default: the protocol's).")
+    norm: str | None = option(
+        None,
+        "none, l2, power[:P], standardize or pca:K, fitted on training rows (default: the "
+        "protocol's).",
+        "NORM",
+    )
+    shots: int | None = option(None, "Training rows of a class (few-shot).", "K", least=1)
+    repeats: int | None = option(None, "Draws of them (default: 5).", "R", least=1)
+    curve: str | None = option(None, "Learning curve over shots, e.g. 1,5,10,30.", "K,K,…")
+    labels: Path | None = option(
+        None, "Several classes a row: CSV path,CLASS,… of 1, -1, 0 (difficult).", "F.csv"
+    )
+    splits: Path | None = option(None, "Rows divided as in this file.", "F.json")
+    save_splits: Path | None = option(None, "Write how rows were divided.", "F.json")
+    save: Path | None = option(None, "Write the probe.", "F.safetensors")
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,6 @@ def percent(fraction: float | None) -> str:
     return "–" if fraction is None else f"{100 * fraction:.1f} %"
 
 
-def spread(score: Mapping[str, float], splits: int) -> str:
-    """A mean with its standard deviation over splits, where there is more than one."""
-    mean = percent(score["mean"])
-    return f"{mean[:-2]} ± {100 * score['std']:.1f} %" if splits > 1 else mean
-
-
 def size(count: int) -> str:
     """Bytes as people say them: 1536 as ``1.5 kB`` (powers of 1000)."""
     value = float(count)
@@ -81,23 +75,6 @@ def fit_table(result: Mapping[str, Any]) -> Table:
             str(result["epochs"]),
             f"{result['seconds'] / 60:.1f}",
         ]
-    ]
-
-
-def eval_table(results: Sequence[Mapping[str, Any]]) -> Table:
-    """One row a judged layer."""
-    header = ["layer", "C", "splits", "train", "test", "accuracy", "mean class accuracy"]
-    return header, [
-        [
-            r["layer"],
-            f"{r['C']:g}",
-            str(r["splits"]),
-            str(r["n_train"]),
-            str(r["n_test"]),
-            spread(r["accuracy"], r["splits"]),
-            spread(r["mean_class_accuracy"], r["splits"]),
-        ]
-        for r in results
     ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,8 +20,9 @@ from alexkit.events import (
     StageStarted,
     Warned,
 )
-from alexkit.probes import protocol
-from alexkit.probes.protocol import describe, evaluate, judge, normalised, search_c
+from alexkit.probes.choice import choose_c, part_inside, signs_of
+from alexkit.probes.protocol import Task, evaluate, judge
+from alexkit.probes.protocols import RECORDS, protocol_of
 from alexkit.probes.splits import Division, divide, stratified_folds
 
 if TYPE_CHECKING:
@@ -46,13 +48,17 @@ class TestResult:
             "per_class",
             "cv",
             "objective_gap",
+            "leaks",
+            "confusion",
             "seconds",
         ]
         assert result["splits"] == 5
         assert (result["n_train"], result["n_test"]) == (96, 24)
         assert set(result["accuracy"]) == {"mean", "std"}
         assert result["top5"] == {"mean": 1.0, "std": 0.0}
-        assert result["map"] is None
+        assert set(result["map"]) == {"area", "eleven_point"}
+        assert np.sum(result["confusion"]) == 120
+        assert np.trace(result["confusion"]) == round(120 * result["accuracy"]["mean"])
         assert list(result["per_class"]) == list(CLASSES)
         assert [set(entry) for entry in result["cv"]] == [{"C", "score", "chosen"}] * 5
         assert sum(entry["chosen"] for entry in result["cv"]) == 5
@@ -122,13 +128,26 @@ class TestResult:
         assert result["accuracy"] == alone["accuracy"]
         assert Note("4 rows without a label are left out") in events
 
-    def test_every_fit_is_reported(self, make_problem: MakeProblem) -> None:
+    def test_leaks_are_told_before_any_fit(self, make_problem: MakeProblem) -> None:
         x, y = make_problem(60, 40, 3)
+        x[7] = x[4]
+        x[9] = 2 * x[6]
+        splits = np.where(np.arange(60) % 10 == 7, VAL, TRAIN).astype(np.uint8)
+        splits[9] = VAL
         events: list[Event] = []
-        evaluate(x, y, CLASSES, protocol="kfold", report=events.append)
-        assert events[0] == StageStarted("probe", 80, "fits")  # 5 folds × (5 C × 3 folds + 1)
-        assert events[1:-1] == [StageAdvanced("probe", done) for done in range(1, 81)]
-        assert isinstance(events[-1], StageFinished)
+        result = evaluate(
+            x, y, CLASSES, protocol="holdout", splits=splits, report=events.append
+        )
+        assert events == [
+            Warned(
+                "test rows that equal a training row: 1, near one (cosine 0.999 or more): 1; "
+                "the first: row 7 and row 4"
+            ),
+            StageStarted("probe", 1, "splits"),
+            StageAdvanced("probe", 1),
+            StageFinished("probe", 1, events[-1].seconds),  # type: ignore[union-attr]
+        ]
+        assert result["leaks"]["pairs"] == [["row 7", "row 4"], ["row 9", "row 6"]]
 
     def test_a_model_that_is_not_optimal_is_warned_of(
         self, make_problem: MakeProblem, monkeypatch: pytest.MonkeyPatch
@@ -139,12 +158,10 @@ class TestResult:
         evaluate(x, y, CLASSES, protocol="kfold", report=events.append)
         assert any(isinstance(event, Warned) for event in events)
 
-    def test_the_protocol_in_words(self) -> None:
-        told = describe("kfold", norm="l2", seed=3)
-        assert told["name"] == "kfold"
-        assert told["norm"] == "l2"
-        assert told["seed"] == 3
-        assert json.loads(json.dumps(told)) == told
+
+def task(y: Any, classes: int, norm: str = "none", seed: int = 0) -> Task:
+    record = replace(protocol_of("kfold"), norm=norm)
+    return Task(record, CLASSES[:classes], y, signs_of(y, classes), (), seed)
 
 
 class TestNothingLeaks:
@@ -160,19 +177,22 @@ class TestNothingLeaks:
         self, make_problem: MakeProblem, norm: Any
     ) -> None:
         x, y = make_problem(120, 300, 4, apart=0.1)
-        division = divide(y, CLASSES, protocol="kfold", splits=None, seed=0)[0]
+        division = divide(y, CLASSES, protocol_of("kfold"), splits=None, seed=0)[0]
         planted = np.zeros((120, 4))
         planted[division.test, y[division.test]] = 100.0  # names the class, in test rows only
         bare, spiked = (
-            judge(rows, y, division, classes=4, norm=norm, seed=0)
+            judge(rows, task(y, 4, norm), division)
             for rows in (np.concatenate([x, 0 * planted], 1), np.concatenate([x, planted], 1))
         )
-        assert spiked.grid == bare.grid
-        assert spiked.c == bare.c
+        assert spiked.choice.grid == bare.choice.grid
+        np.testing.assert_array_equal(spiked.choice.c, bare.choice.c)
         if norm == "none":
             assert spiked.accuracy == bare.accuracy
 
-    def test_other_test_rows_choose_the_same_model(self, make_problem: MakeProblem) -> None:
+    @pytest.mark.parametrize("norm", ["standardize", "pca:20"])
+    def test_other_test_rows_choose_the_same_model(
+        self, make_problem: MakeProblem, norm: str
+    ) -> None:
         x, y = make_problem(120, 60, 4, apart=0.1)
         division = Division(np.arange(80), np.arange(80, 120))
         rng = np.random.default_rng(5)
@@ -180,45 +200,33 @@ class TestNothingLeaks:
         other_x[80:] = 1e3 * rng.random((40, 60))
         other_y[80:] = rng.permutation(y[80:])
         first, second = (
-            judge(rows, labels, division, classes=4, norm="standardize", seed=0)
+            judge(rows, task(labels, 4, norm), division)
             for rows, labels in ((x, y), (other_x, other_y))
         )
-        assert first.grid == second.grid
-        np.testing.assert_array_equal(first.model.weights, second.model.weights)
+        assert first.choice.grid == second.choice.grid
+        for name in ("weights", "bias"):
+            np.testing.assert_array_equal(
+                getattr(first.model, name), getattr(second.model, name)
+            )
 
     def test_the_choice_of_c_is_made_inside_the_training_rows(
         self, make_problem: MakeProblem
     ) -> None:
         x, y = make_problem(90, 300, 3, apart=0.1)
-        (first, *_) = divide(y, CLASSES, protocol="kfold", splits=None, seed=4)
-        alone = search_c(x[first.train], y[first.train], seed=4)
-        whole = judge(x, y, first, classes=3, norm="none", seed=4)
-        assert whole.grid == pytest.approx(alone)
+        (first, *_) = divide(y, CLASSES, protocol_of("kfold"), splits=None, seed=4)
+        record, labels = protocol_of("kfold"), y[first.train]
+        inside = part_inside(labels, labels.size, np.empty(0, int), record, 4)
+        alone = choose_c(x[first.train], labels, signs_of(labels, 3), record, inside)
+        whole = judge(x, task(y, 3, seed=4), first)
+        assert whole.choice.grid == pytest.approx(alone.grid)
 
     def test_of_equal_scores_the_smallest_c_is_chosen(self, make_problem: MakeProblem) -> None:
         x, y = make_problem(60, 100, 3, apart=5.0)
-        division = divide(y, CLASSES, protocol="kfold", splits=None, seed=0)[0]
-        result = judge(x, y, division, classes=3, norm="none", seed=0)
-        best = [c for c, score in result.grid.items() if score == max(result.grid.values())]
+        division = divide(y, CLASSES, protocol_of("kfold"), splits=None, seed=0)[0]
+        found = judge(x, task(y, 3), division).choice
+        best = [c for c, score in found.grid.items() if score == max(found.grid.values())]
         assert len(best) > 1
-        assert result.c == min(best)
-
-
-class TestNormalisation:
-    def test_l2_makes_rows_of_length_one(self) -> None:
-        rows = normalised(np.array([[3.0, 4.0], [0.0, 0.0]]), np.array([[0.0, 2.0]]), "l2")
-        assert rows.tolist() == [[0.6, 0.8], [0.0, 0.0], [0.0, 1.0]]
-
-    def test_standardize_is_fitted_on_training_rows(self) -> None:
-        train, test = np.array([[1.0, 7.0], [3.0, 7.0]]), np.array([[10.0, 8.0]])
-        rows = normalised(train, test, "standardize")
-        assert rows.tolist() == [[-1.0, 0.0], [1.0, 0.0], [8.0, 1.0]]
-
-    def test_float16_is_computed_in_float64(self) -> None:
-        rows = normalised(
-            np.full((1, 2), 60000, np.float16), np.zeros((1, 2), np.float16), "l2"
-        )
-        np.testing.assert_allclose(rows[0], np.sqrt(0.5))
+        assert found.c.tolist() == [min(best)] * 3
 
 
 class TestBadInput:
@@ -269,8 +277,36 @@ class TestBadInput:
                 evaluate(x, y, CLASSES, **settings)  # type: ignore[arg-type]
 
 
-def test_the_grid_is_written_in_powers_of_ten() -> None:
-    assert all(isinstance(decade, int) for decade in protocol.DECADES)
-    y = np.arange(30) % 3
-    x = np.eye(3)[y] * 300.0 + np.random.default_rng(0).random((30, 3))
-    assert list(search_c(x, y, seed=0)) == [1e-7, 1e-6, 1e-5, 1e-4, 1e-3]
+class TestEveryProtocol:
+    @pytest.mark.parametrize(
+        "name", [record.name for record in RECORDS if record.name != "voc07"]
+    )
+    def test_learns_what_can_be_learned(self, make_problem: MakeProblem, name: str) -> None:
+        x, y = make_problem(160, 60, 4, apart=1.0)
+        splits = np.where(np.arange(160) < 100, TRAIN, VAL).astype(np.uint8)
+        if protocol_of(name).parts == "few-shot":
+            splits[:] = 0
+        result = evaluate(x, y, CLASSES, protocol=name, splits=splits)
+        assert result["accuracy"]["mean"] > 0.9
+        assert result["map"]["area"]["mean"] > 0.9
+        assert (
+            result["splits"]
+            == {"holdout": 1, "kfold": 5, "few-shot": 5}[protocol_of(name).parts]
+        )
+
+    def test_coordinates_change_no_score(self, make_problem: MakeProblem) -> None:
+        """The same problem with more rows than columns, and with columns of zeros added."""
+        x, y = make_problem(90, 60, 3, apart=0.1)
+        wide = np.concatenate([x, np.zeros((90, 60))], axis=1)
+        for norm in ("none", "l2", "pca:10"):
+            narrow, turned = (
+                evaluate(rows, y, CLASSES, protocol="kfold", norm=norm) for rows in (x, wide)
+            )
+            assert narrow["confusion"] == turned["confusion"]
+            assert narrow["cv"] == turned["cv"]
+
+    def test_a_protocol_that_is_changed(self, make_problem: MakeProblem) -> None:
+        x, y = make_problem(90, 60, 3)
+        result = evaluate(x, y, CLASSES, protocol="kfold", probe="knn", norm="l2")
+        assert result["C"] is None
+        assert result["cv"] == []
