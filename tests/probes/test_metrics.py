@@ -7,7 +7,9 @@ import pytest
 from sklearn import metrics as reference
 
 from alexkit.probes.metrics import (
+    area_ap,
     confusion,
+    eleven_point_ap,
     mean_class_accuracy,
     per_class,
     predictions,
@@ -52,3 +54,42 @@ def test_classes_without_rows_do_not_count() -> None:
     assert table.tolist() == [[2, 1, 0, 0], [0, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 0]]
     np.testing.assert_array_equal(per_class(table), [2 / 3, np.nan, 0.0, np.nan])
     assert mean_class_accuracy(table) == pytest.approx(1 / 3)
+
+
+def devkit_ap(scores: np.ndarray, present: np.ndarray, *, year: int) -> float:
+    """VOC's devkit, line by line: ``VOCap.m`` of 2010, and ``VOCevalcls.m`` of 2007."""
+    order = np.argsort(-scores)
+    true = np.cumsum(present[order])
+    recall = true / present.sum()
+    precision = true / np.arange(1, len(true) + 1)
+    if year == 2007:
+        points = np.arange(11) / 10
+        return sum(max(precision[recall >= t - 1e-12], default=0) / 11 for t in points)
+    mrec = np.concatenate([[0], recall, [1]])
+    mpre = np.concatenate([[0], precision, [0]])
+    for i in range(len(mpre) - 2, -1, -1):
+        mpre[i] = max(mpre[i], mpre[i + 1])
+    i = np.flatnonzero(mrec[1:] != mrec[:-1]) + 1
+    return float(((mrec[i] - mrec[i - 1]) * mpre[i]).sum())
+
+
+@pytest.mark.parametrize("positives", [1, 3, 10, 40])
+def test_average_precision_is_the_devkits(positives: int) -> None:
+    rng = np.random.default_rng(positives)
+    present = rng.permutation(np.arange(120) < positives)
+    scores = rng.normal(size=120) + present
+    assert area_ap(scores, present) == pytest.approx(devkit_ap(scores, present, year=2010))
+    assert eleven_point_ap(scores, present) == pytest.approx(
+        devkit_ap(scores, present, year=2007)
+    )
+
+
+def test_average_precision_that_is_known() -> None:
+    present = np.array([True, False, True, False])
+    scores = np.array([4.0, 3.0, 2.0, 1.0])
+    assert area_ap(scores, present) == pytest.approx(0.5 * 1 + 0.5 * 2 / 3)
+    assert eleven_point_ap(scores, present) == pytest.approx((6 * 1 + 5 * 2 / 3) / 11)
+    # Rows of equal score come in together: their order in the file is no merit.
+    assert area_ap(np.zeros(4), present) == area_ap(np.zeros(4), present[::-1]) == 0.5
+    assert np.isnan(area_ap(scores, np.zeros(4, bool)))
+    assert np.isnan(eleven_point_ap(scores, np.zeros(4, bool)))

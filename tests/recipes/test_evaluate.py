@@ -1,0 +1,385 @@
+"""``alexkit eval`` on feature files made here: what it says, writes and refuses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from alexkit.choices import FeatureDtype
+from alexkit.cli.app import run
+from alexkit.features.layout import RowTable, Status
+from alexkit.features.store import FeatureStore
+from alexkit.probes.saved import load_probe
+from alexkit.recipes import eval_rows, evaluate
+
+Make = Callable[..., Path]
+CLASSES = ("ants", "bees", "cats")
+
+
+@pytest.fixture
+def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
+    """Writes a feature file of 90 rows, 30 of each class, with layers fc6 and fc7."""
+    monkeypatch.chdir(tmp_path)
+
+    def make(
+        name: str = "F.h5",
+        *,
+        y: Any = None,
+        splits: Any = None,
+        paths: Any = None,
+        bad: dict[int, str] | None = None,
+        values: Any = None,
+        views: bool = False,
+        seed: int = 0,
+        centres: int = 4,
+    ) -> Path:
+        rng = np.random.default_rng(seed)
+        y = np.arange(90) % 3 if y is None else np.array(y)
+        n = y.size
+        x = np.maximum(
+            rng.normal(-0.5, 1, (n, 120)) + rng.normal(0, 0.35, (centres, 120))[y], 0
+        )
+        layers = {"fc6": x, "fc7": x[:, :80] ** 1.5} if values is None else values(x)
+        if views:
+            layers = {k: np.stack([v - 1, v + 3], axis=1) for k, v in layers.items()}
+        rows = RowTable(
+            tuple(paths or (f"img{row:03d}.jpg" for row in range(n))),
+            y.astype(np.int32),
+            np.zeros(n, np.uint8) if splits is None else np.array(splits, np.uint8),
+        )
+        provenance = {"fingerprint": {}, "model": "alexnet", "weights": {"sha256": "a1b2"}}
+        writer = FeatureStore.create(
+            tmp_path / name,
+            rows=rows,
+            classes=CLASSES,
+            layers={k: v.shape[1:] for k, v in layers.items()},
+            dtype=FeatureDtype.FLOAT32,
+            provenance=provenance | ({"stored_views": 2} if views else {}),
+        )
+        with writer:
+            for row, reason in (bad or {}).items():
+                writer.mark(row, Status.UNREADABLE, reason)
+            good = np.setdiff1d(np.arange(n), list(bad or {}))
+            found = {k: v[good].astype(np.float32) for k, v in layers.items()}
+            writer.append(good, found)
+            writer.finish()
+        return Path(name)
+
+    return make
+
+
+def scores(folder: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(Path(folder, "eval.json").read_text())
+    return found
+
+
+class TestResults:
+    def test_the_layer_curve_and_which_layer_is_better(
+        self, make: Make, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        make()
+        assert run(["eval", "F.h5", "--shots", "10", "--repeats", "3", "--out", "E"]) == 0
+        told = capsys.readouterr()
+        assert "fc6" in told.out
+        assert "(McNemar, exact)" in told.out
+        assert "no test row equals a training row" in told.err
+        found = scores("E")
+        assert [r["layer"] for r in found["results"]] == ["fc6", "fc7"]
+        assert [r["splits"] for r in found["results"]] == [3, 3]
+        assert found["protocol"]["shots"] == [10]
+        (pair,) = found["comparisons"]
+        assert pair["rows"] == 86  # those that one of three draws tests
+        assert 0 <= pair["p"] <= 1
+
+    def test_the_learning_curve(self, make: Make, capsys: pytest.CaptureFixture[str]) -> None:
+        make()
+        assert run(["eval", "F.h5", "--layer", "fc7", "--curve", "5,1,20", "--out", "E"]) == 0
+        results = scores("E")["results"]
+        assert [r["shots"] for r in results] == [1, 5, 20]
+        assert [r["n_train"] for r in results] == [3, 15, 60]
+        assert [r["n_test"] for r in results] == [30, 30, 30]
+        means = [r["accuracy"]["mean"] for r in results]
+        assert means == sorted(means)
+        assert "shots" in capsys.readouterr().out
+
+    @pytest.mark.parametrize("words", [[], ["--curve", "2,8"], ["--protocol", "clip"]])
+    def test_the_same_seed_gives_the_same_bytes_but_for_times(
+        self, make: Make, words: list[str]
+    ) -> None:
+        make()
+        for out in ("A", "B"):
+            assert run(["eval", "F.h5", *words, "--seed", "4", "--out", out]) == 0
+
+        def timeless(out: str) -> str:
+            lines = Path(out, "eval.json").read_text().splitlines()
+            return "\n".join(line for line in lines if '"seconds":' not in line)
+
+        assert timeless("A") == timeless("B")
+
+    def test_rows_with_a_bad_image_are_left_out_and_counted(
+        self, make: Make, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        make(bad={4: "broken", 50: "broken"})
+        assert run(["eval", "F.h5", "--layer", "fc7", "--out", "E"]) == 0
+        assert "2 rows without features are left out" in capsys.readouterr().err
+        assert np.sum(scores("E")["results"][0]["confusion"]) == 88
+        assert run(["eval", "F.h5", "--strict"]) == 3
+        assert "'img004.jpg': broken" in capsys.readouterr().err
+
+    def test_others_figures_stand_beside_data_of_as_many_classes(
+        self, make: Make, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setitem(globals(), "CLASSES", tuple(f"class {k}" for k in range(67)))
+        make(
+            y=np.arange(268) % 67,
+            values=lambda _: {"fc6": np.eye(67)[np.arange(268) % 67]},
+            centres=67,
+        )
+        for words, shown in (([], True), (["--norm", "none"], False)):
+            assert run(["eval", "F.h5", "--protocol", "razavian", *words]) == 0
+            assert ("58.4 %" in capsys.readouterr().out) is shown
+        assert run(["eval", "F.h5", "--protocol", "kornblith", "--out", "K"]) == 0
+        assert scores("K")["protocol"]["published"] == []
+
+    def test_views_are_averaged(self, make: Make, capsys: pytest.CaptureFixture[str]) -> None:
+        make()
+        make("V.h5", views=True)
+        for file, out in (("F.h5", "E"), ("V.h5", "W")):
+            assert run(["eval", file, "--layer", "fc7", "--norm", "pca:9", "--out", out]) == 0
+        assert "fc7 is the mean over the views of an image" in capsys.readouterr().err
+        plain, mean = scores("E")["results"][0], scores("W")["results"][0]
+        assert plain["confusion"] == mean["confusion"]  # views differ by a constant
+
+    def test_rows_that_stay_in_the_file_score_alike(
+        self, make: Make, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        make(values=lambda x: {"wide": x, "narrow": x[:, :20]})
+        assert run(["eval", "F.h5", "--out", "E"]) == 0
+        capsys.readouterr()
+        monkeypatch.setattr(evaluate, "free_memory", lambda: 1000)
+        assert run(["eval", "F.h5", "--out", "S"]) == 0
+        assert "read from the file in blocks" in capsys.readouterr().err
+        for held, read in zip(scores("E")["results"], scores("S")["results"], strict=True):
+            assert held["confusion"] == read["confusion"]
+        assert run(["eval", "F.h5", "--norm", "standardize"]) == 5
+        assert "which read the file in blocks" in capsys.readouterr().err
+
+    def test_free_memory_is_known_here(self) -> None:
+        assert 2**20 < eval_rows.free_memory() < 2**50
+
+
+class TestTwoFiles:
+    def test_are_matched_by_path(self, make: Make, capsys: pytest.CaptureFixture[str]) -> None:
+        make()
+        order = np.random.default_rng(3).permutation(90)
+        make(
+            "G.h5",
+            y=(np.arange(90) % 3)[order],
+            paths=[f"img{row:03d}.jpg" for row in order],
+            values=lambda x: {"fc7": np.eye(4)[(np.arange(90) % 3)[order]] + 0 * x[:, :4]},
+        )
+        assert run(["eval", "F.h5", "G.h5", "--layer", "fc7", "--out", "E"]) == 0
+        assert "G.h5 fc7 against " in capsys.readouterr().out
+        weak, perfect = scores("E")["results"]
+        assert perfect["accuracy"]["mean"] == 1.0
+        (pair,) = scores("E")["comparisons"]
+        missed = round(90 * (1 - weak["accuracy"]["mean"]))
+        assert (pair["first_only"], pair["second_only"]) == (missed, 0)
+
+    def test_of_other_images_or_labels(
+        self, make: Make, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        make()
+        names = [f"img{row:03d}.jpg" for row in range(90)]
+        make("G.h5", paths=[*names[:7], "other.jpg", *names[8:]])
+        make("H.h5", y=(np.arange(90) + (np.arange(90) == 5)) % 3)
+        assert run(["eval", "F.h5", "G.h5"]) == 4
+        assert "'img007.jpg' is in F.h5 but not in G.h5" in capsys.readouterr().err
+        assert run(["eval", "F.h5", "H.h5"]) == 4
+        assert "'img005.jpg' has the class 'cats' in F.h5 and 'ants'" in capsys.readouterr().err
+
+
+class TestFiles:
+    def test_a_probe_is_kept_with_what_made_it(self, make: Make) -> None:
+        make()
+        words = ["eval", "F.h5", "--layer", "fc7", "--norm", "l2"]
+        assert run([*words, "--protocol", "holdout", "--save", "P", "--out", "E"]) == 0
+        probe = load_probe("P")
+        assert (probe.layer, probe.classes, probe.record["model"]) == (
+            "fc7",
+            CLASSES,
+            "alexnet",
+        )
+        assert probe.record["weights"] == {"sha256": "a1b2"}
+        with FeatureStore.open("F.h5") as store:
+            right = probe.scores(store.matrix("fc7")).argmax(axis=1) == store.labels
+        assert right.sum() >= 72  # all rows it was fitted to
+        assert run([*words, "--save", "P"]) == 2
+
+    def test_splits_survive_another_order_of_rows(self, make: Make) -> None:
+        make()
+        words = ["--layer", "fc7", "--norm", "l2"]
+        assert run(["eval", "F.h5", *words, "--save-splits", "S.json", "--out", "A"]) == 0
+        order = np.random.default_rng(3).permutation(90)
+        with FeatureStore.open("F.h5") as store:
+            x = store.matrix("fc7")[order]
+        make(
+            "G.h5",
+            y=(np.arange(90) % 3)[order],
+            paths=[f"img{row:03d}.jpg" for row in order],
+            values=lambda _: {"fc7": x},
+        )
+        for file, out in (("F.h5", "B"), ("G.h5", "C")):
+            assert run(["eval", file, *words, "--splits", "S.json", "--out", out]) == 0
+        first, again, other = (scores(out)["results"][0] for out in "ABC")
+        assert first["accuracy"] == again["accuracy"]
+        assert first["per_class"] == again["per_class"]
+        assert other["n_test"] == first["n_test"]
+
+    def test_split_files_that_do_not_fit(
+        self, make: Make, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        make()
+        right = {"format": "alexkit/splits", "splits": [{"train": [], "test": [], "val": []}]}
+        for told, status, said in (
+            ("{}", 4, "is no split file"),
+            (json.dumps(right), 4, "without train or test rows"),
+            (
+                json.dumps(right)
+                .replace('"train": []', '"train": ["x.jpg"]')
+                .replace('"test": []', '"test": ["img001.jpg"]'),
+                4,
+                "divides 'x.jpg'",
+            ),
+        ):
+            Path("S.json").write_text(told)
+            assert run(["eval", "F.h5", "--splits", "S.json"]) == status
+            assert said in capsys.readouterr().err
+        assert run(["eval", "F.h5", "--splits", "nowhere.json"]) == 3
+
+
+class TestSeveralClasses:
+    def labels(self, **changes: str) -> str:
+        """Every row its class; row 7 has two, row 4 is difficult as a bee."""
+        lines = ["path,ants,bees,cats,split"]
+        for row in range(90):
+            cells = [1 if row % 3 == k else -1 for k in range(3)]
+            cells[1] = {7: 1, 4: 0}.get(row, cells[1])
+            cells[0] = 1 if row == 7 else cells[0]
+            split = "test" if row >= 60 else "train"
+            lines.append(f"img{row:03d}.jpg,{cells[0]},{cells[1]},{cells[2]},{split}")
+        text = "\n".join(lines) + "\n"
+        for old, new in changes.items():
+            text = text.replace(old.replace("_", ","), new)
+        return text
+
+    @pytest.mark.parametrize("protocol", ["voc07", "goyal", "razavian"])
+    def test_has_both_precisions(
+        self, make: Make, protocol: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        make()
+        Path("L.csv").write_text(self.labels())
+        words = ["eval", "F.h5", "--layer", "fc7", "--labels", "L.csv", "--out", "E"]
+        assert run([*words, "--protocol", protocol]) == 0
+        assert "mAP, 11 points" in capsys.readouterr().out
+        (found,) = scores("E")["results"]
+        assert found["accuracy"] is None
+        assert found["map"]["area"]["mean"] > 0.8
+        assert found["map"]["area"]["mean"] == pytest.approx(
+            np.mean(list(found["per_class"].values()))
+        )
+        assert (found["n_train"], found["n_test"]) == (60, 30)
+
+    def test_difficult_rows_are_not_counted(self, make: Make) -> None:
+        """A wrong label in training and in test that is called difficult changes nothing."""
+        words = ["eval", "F.h5", "--layer", "fc7", "--protocol", "voc07", "--labels", "L.csv"]
+        make()
+        text = self.labels()
+        found = []
+        for out, cell in (("A", "-1"), ("B", "0"), ("C", "1")):
+            told = text.replace("img001.jpg,-1,1,-1", f"img001.jpg,{cell},1,-1")
+            Path("L.csv").write_text(
+                told.replace("img061.jpg,-1,1,-1", f"img061.jpg,{cell},1,-1")
+            )
+            assert run([*words, "--out", out]) == 0
+            found.append(scores(out)["results"][0]["per_class"])
+        assert found[0]["bees"] == found[1]["bees"] == found[2]["bees"]
+        assert found[2]["ants"] < found[1]["ants"]
+
+    def test_labels_that_cannot_be_used(
+        self, make: Make, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        make()
+        whole = self.labels()
+        for text, said in (
+            (whole.replace("path,", "file,"), "has no labels"),
+            (whole.replace("img003.jpg,1", "img003.jpg,yes"), "line 5 of L.csv: 'yes' is no"),
+            (whole.replace("img003", "img999"), "no row with features is 'img999.jpg'"),
+            (whole.replace("img003", "img004"), "names a row twice"),
+            (whole.replace("train", "learn"), "no split 'learn'"),
+            (whole + "img001.jpg,1\n", "has not 5 cells"),
+            (whole.replace(",train", ",test"), "no labelled row is of a train split"),
+        ):
+            Path("L.csv").write_text(text)
+            assert run(["eval", "F.h5", "--labels", "L.csv"]) == 3, said
+            assert said in capsys.readouterr().err
+
+
+ODD: list[tuple[dict[str, Any], list[str], int, str]] = [
+    ({"y": [-1] * 9}, [], 3, "no row has both features and a label"),
+    ({"y": [1] * 9}, [], 3, "all 9 rows are of one class, 'bees'"),
+    ({"y": [1]}, [], 3, "the only row is of one class, 'bees'"),
+    ({"y": [0] * 9 + [1] * 4}, ["--shots", "4"], 3, "class 'bees' has 4 rows to train on"),
+    ({"y": [0, 0, 0, 1, 1, 1, 2], "splits": [1] * 6 + [3]}, [], 3, "'cats' is to be tested"),
+    ({"values": lambda x: {"fc7": 0 * x}}, [], 3, "all training rows are zero"),
+    ({}, ["--protocol", "kfold", "--shots", "3"], 2, "--protocol kfold has no shots"),
+    ({}, ["--protocol", "voc07"], 2, "--protocol voc07 needs --labels"),
+    ({}, ["--protocol", "goyal", "--probe", "ridge"], 2, "--protocol goyal is of --probe svm"),
+    ({}, ["--norm", "L2"], 2, "there is no norm 'L2'"),
+    ({}, ["--norm", "pca:x"], 2, "--norm pca:x has no positive number"),
+    ({}, ["--curve", "1;2"], 2, "--curve 1;2 is no list of numbers"),
+    ({}, ["--curve", "1,2", "--shots", "3"], 2, "exclude each other"),
+    ({}, ["--save", "P"], 2, "--save takes one layer of one file"),
+    ({}, ["--layer", "fc7", "--probe", "knn", "--save", "P"], 2, "a knn probe has no weights"),
+    ({}, ["--layer", "fc7", "--save", "no/where"], 3, "there is no folder no"),
+    ({}, ["--labels", "nowhere.csv"], 3, "cannot read nowhere.csv"),
+]
+
+
+@pytest.mark.parametrize(("content", "words", "status", "said"), ODD, ids=[o[3] for o in ODD])
+def test_one_line_each(
+    content: dict[str, Any],
+    words: list[str],
+    status: int,
+    said: str,
+    make: Make,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    make(**content)
+    assert run(["eval", "F.h5", *words]) == status
+    told = capsys.readouterr()
+    *_, error, hint = told.err.splitlines()
+    assert error.startswith("error: ")
+    assert hint.startswith("hint: ")
+    assert said in error
+    assert told.out == ""
+
+
+@pytest.mark.parametrize("norm", ["none", "l2", "power", "standardize", "pca:3"])
+def test_one_column_constant_columns_and_rows_of_zeros(make: Make, norm: str) -> None:
+    def values(x: Any) -> dict[str, Any]:
+        y = (np.arange(90) % 3)[:, None]
+        wide = np.concatenate([np.eye(3)[y[:, 0]], np.full((90, 99), 3.0)], axis=1)
+        wide[:2] = 0.0
+        return {"one": y - 1.0, "wide": wide}
+
+    make(values=values)
+    assert run(["eval", "F.h5", "--norm", norm, "--out", "E"]) == 0
+    one, wide = scores("E")["results"]
+    assert wide["accuracy"]["mean"] > 0.9
+    assert one["accuracy"]["mean"] > 0.6  # one against the rest cannot fence the middle in
