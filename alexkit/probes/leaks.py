@@ -13,14 +13,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from alexkit.probes.rows import Features
+from alexkit.probes.rows import BLOCK_BYTES, Features
 from alexkit.probes.splits import Division
 
 Rows = npt.NDArray[np.int64]
 
 NEAR = 0.999
-BLOCK = 1024
-"""Rows compared at a time."""
+BLOCK = 4096
+"""Rows compared at a time, at most."""
 
 
 @dataclass(frozen=True)
@@ -66,12 +66,13 @@ def find_leaks(x: Features, divisions: Sequence[Division], *, keys: Rows) -> Lea
 
 def _near(x: Features, test: Rows, train: Rows) -> Iterator[tuple[int, int]]:
     """Those of the test rows that are near a training row, and the nearest."""
-    for begin in range(0, test.size, BLOCK):
-        some = test[begin : begin + BLOCK]
+    step = min(BLOCK, max(1, BLOCK_BYTES // (8 * x.shape[1])))
+    for begin in range(0, test.size, step):
+        some = test[begin : begin + step]
         one = _unit(x[some])
         best, nearest = np.full(some.size, -1.0), np.zeros(some.size, np.int64)
-        for start in range(0, train.size, BLOCK):
-            others = train[start : start + BLOCK]
+        for start in range(0, train.size, step):
+            others = train[start : start + step]
             cosine = one @ _unit(x[others]).T
             at = cosine.argmax(axis=1)
             value = cosine[np.arange(some.size), at]

@@ -18,6 +18,8 @@ Indices = npt.NDArray[np.int64]
 
 BLOCK_BYTES = 128 << 20
 """Of rows in float64 that are worked on at a time."""
+READ_BYTES = 512 << 20
+"""Of rows of a file that are multiplied by others of it."""
 COLUMNS = 4096
 """Of rows that are multiplied at a time."""
 JITTER = 1e-11
@@ -58,9 +60,10 @@ class Part:
         return self.norm(self.x[self.rows[rows]])
 
 
-def blocks(n: int, d: int) -> Iterator[Indices]:
-    """Indices of all of (n, d) rows, as many at a time as :data:`BLOCK_BYTES` allows."""
-    step = max(1, BLOCK_BYTES // (8 * d))
+def blocks(n: int, d: int, nbytes: int | None = None) -> Iterator[Indices]:
+    """Indices of all of (n, d) rows, as many at a time as take ``nbytes`` in float64, by
+    default :data:`BLOCK_BYTES`."""
+    step = max(1, (nbytes or BLOCK_BYTES) // (8 * d))
     for begin in range(0, n, step):
         yield np.arange(begin, min(begin + step, n))
 
@@ -71,10 +74,10 @@ def inner_products(x: Features) -> Array:
         return _products(x, x)
     n, d = x.shape
     gram = np.empty((n, n))
-    for rows in blocks(n, d):
+    for rows in blocks(n, d, 2 * READ_BYTES):
         one = x[rows]
         gram[np.ix_(rows, rows)] = _products(one, one)
-        for others in blocks(int(rows[0]), d):
+        for others in blocks(int(rows[0]), d, 2 * READ_BYTES):
             gram[np.ix_(rows, others)] = _products(one, x[others])
             gram[np.ix_(others, rows)] = gram[np.ix_(rows, others)].T
     return gram

@@ -29,7 +29,7 @@ class Stored:
 def test_blocks_and_panels_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     x = np.random.default_rng(0).random((23, 70), np.float32)
     expected = x.astype(float) @ x.T.astype(float)
-    monkeypatch.setattr(module, "BLOCK_BYTES", 5 * 8 * 70)
+    monkeypatch.setattr(module, "READ_BYTES", 5 * 4 * 70)
     monkeypatch.setattr(module, "COLUMNS", 16)
     np.testing.assert_allclose(inner_products(Stored(x)), expected, rtol=1e-12)
     np.testing.assert_allclose(inner_products(x), expected, rtol=1e-12)
