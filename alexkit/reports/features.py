@@ -117,7 +117,7 @@ def _made_with(provenance: Mapping[str, Any]) -> dict[str, str]:
     """The provenance, a line each; what is not known here is shown as it is."""
     left = dict(provenance)
     made = left.pop("fingerprint", None)
-    for known in ("layers", "dtype"):  # the file itself says them
+    for known in ("layers", "dtype", "stored_views"):  # the file itself says them
         left.pop(known, None)
     told = {"network": _said(left.pop("model", ""))}
     weights, data = left.pop("weights", None), left.pop("data", None)
