@@ -10,6 +10,7 @@ def act(options: FeaturesOptions, console: Console) -> None:
     """Runs the recipe and shows what the file holds, or what layers there are."""
     from alexkit.recipes import features, layers
     from alexkit.reports.tables import features_table, layers_table
+    from alexkit.training.launch import launched_rank
 
     if options.list_layers:
         result = layers.list_layers(options, console.report)
@@ -17,5 +18,7 @@ def act(options: FeaturesOptions, console: Console) -> None:
         console.finish("features", result)
         return
     result = features.run(options, console.report)
+    if launched_rank():
+        return
     console.table(*features_table(result), title=result["file"])
     console.finish("features", result)

@@ -45,6 +45,8 @@ LABEL = "rows/label"
 SPLIT = "rows/split"
 STATUS = "rows/status"
 REASON = "rows/reason"
+NUMBER = "rows/number"
+"""Only in a part: (N) int64, which rows of the whole file these are."""
 CLASSES = "classes"
 
 DTYPES: dict[FeatureDtype, np.dtype[Any]] = {
@@ -107,11 +109,13 @@ class RowTable:
         paths: N paths relative to the data root.
         labels: (N) int32, -1 = none.
         splits: (N) uint8, codes into :data:`alexkit.images.source.SPLITS`.
+        numbers: (N) int64, in a part of a file: which rows of the whole these are.
     """
 
     paths: tuple[str, ...]
     labels: npt.NDArray[np.int32]
     splits: npt.NDArray[np.uint8]
+    numbers: npt.NDArray[np.int64] | None = None
 
     @classmethod
     def of(cls, source: ImageSource) -> RowTable:
@@ -252,6 +256,8 @@ def _describe(file: h5py.File, plan: Plan) -> None:
     file.create_dataset(LABEL, data=rows.labels, dtype=LABEL_DTYPE)
     words = np.array([split.value.encode() for split in SPLITS], SPLIT_TEXT)
     file.create_dataset(SPLIT, data=words[rows.splits], dtype=SPLIT_TEXT)
+    if rows.numbers is not None:
+        file.create_dataset(NUMBER, data=rows.numbers)
     _texts(file, CLASSES, plan.classes)
     file.create_dataset(STATUS, shape=(count,), dtype=STATUS_DTYPE, dcpl=_placed_at_once())
     file.create_dataset(REASON, shape=(count,), dtype=REASON_TEXT, dcpl=_placed_at_once())

@@ -35,6 +35,7 @@ from alexkit.features.layout import (
     FORMAT_VERSION,
     LABEL,
     LABEL_DTYPE,
+    NUMBER,
     PATH,
     REASON,
     SPLIT,
@@ -186,6 +187,14 @@ class FeatureStore:
         """N paths relative to the data root, as :func:`stored_text` has them."""
         with reading(self.path):
             return tuple(self._file[PATH].asstr()[:].tolist())
+
+    @cached_property
+    def numbers(self) -> Rows:
+        """(N) int64: in a part, which rows of the whole file these are; else 0 … N-1."""
+        with reading(self.path):
+            if NUMBER not in self._file:
+                return np.arange(len(self))
+            return self._column(NUMBER, np.dtype(np.int64))
 
     @cached_property
     def reasons(self) -> dict[int, str]:

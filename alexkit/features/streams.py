@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
 import torch
@@ -14,9 +14,13 @@ Done = TypeVar("Done")
 
 
 def side_by_side(
-    parts: Iterable[Part], work: Callable[[Part], Done], streams: int
+    parts: Iterable[Part],
+    work: Callable[[Part], Done],
+    streams: int,
+    *,
+    in_order: bool = True,
 ) -> Iterator[Done]:
-    """``work`` of each part, in the order of ``parts``, ``streams`` of them at a time.
+    """``work`` of each part, ``streams`` of them at a time.
 
     For a network on a CPU: every stream decodes its own batch and runs it with one thread of
     torch, so that no core waits for another. Leaving early, by ``break``, ``close`` or an
@@ -25,6 +29,8 @@ def side_by_side(
     Args:
         work: called from several threads at once.
         streams: at least 1.
+        in_order: of ``parts``; otherwise as they are done, so that no stream waits for a
+            slower one.
 
     Raises:
         Exception: whatever ``work`` raises, at its part's place.
@@ -39,10 +45,20 @@ def side_by_side(
             waiting.append(pool.submit(work, part))
             # One more than there are streams, so that none is idle while one is taken over.
             if len(waiting) > streams + 1:
-                yield waiting.popleft().result()
+                yield _next(waiting, in_order).result()
         while waiting:
-            yield waiting.popleft().result()
+            yield _next(waiting, in_order).result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
         # A part of it, MKL's, is of the whole process.
         torch.set_num_threads(threads)
+
+
+def _next(waiting: deque[Future[Done]], in_order: bool) -> Future[Done]:
+    """Takes the first of ``waiting``, or the first that is done."""
+    if in_order:
+        return waiting.popleft()
+    done, _ = wait(waiting, return_when=FIRST_COMPLETED)
+    first = next(future for future in waiting if future in done)
+    waiting.remove(first)
+    return first

@@ -87,6 +87,11 @@ class FeatureWriter:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    def size(self) -> int:
+        """All rows."""
+        return self._status.size
+
     def pending(self) -> Rows:
         """The rows still to do, ascending; int64."""
         return np.flatnonzero(self._status == Status.TODO).astype(np.int64)

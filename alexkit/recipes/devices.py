@@ -80,9 +80,25 @@ def one_device(text: str, report: Reporter) -> torch.device:
     return devices[0]
 
 
-def decode_threads(workers: int | None) -> int:
-    """``--workers``, or one a core this process may use."""
-    return workers or len(os.sched_getaffinity(0))
+def devices_of_rank(
+    text: str, local_rank: int, local_world: int, report: Reporter
+) -> tuple[torch.device, ...]:
+    """As :func:`resolve_devices`, dealt among the processes of this machine.
+
+    With fewer devices than processes some get the same. One process alone takes, of ``auto``,
+    the first GPU.
+
+    Raises:
+        UsageError, DeviceMissing: see :func:`resolve_devices`.
+    """
+    devices = resolve_devices(text, report, most=local_world)
+    return devices[local_rank::local_world] or (devices[local_rank % len(devices)],)
+
+
+def decode_threads(workers: int | None, local_world: int = 1) -> int:
+    """``--workers``, or one a core this process may use; the cores are dealt among
+    ``local_world`` processes."""
+    return workers or max(1, len(os.sched_getaffinity(0)) // local_world)
 
 
 def use_deterministic(wanted: bool) -> None:

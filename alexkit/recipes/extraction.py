@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
+from queue import SimpleQueue
 
 import numpy as np
 import torch
@@ -29,6 +31,8 @@ images its largest maps no longer fit the caches: 12.5 core-ms an image, 14.1 at
 32, on two AMD cores."""
 MAP_BYTES = 2**27
 """The most that a derived batch's largest map may take on a CPU, of every core."""
+GPU_STREAMS = 2
+"""Batches at work on each of several GPUs: one is decoded while the other is computed."""
 BATCH_BYTES = 2**30
 """The most the features of a derived batch may take: all layers of AlexNet are far below."""
 
@@ -44,6 +48,7 @@ class Job:
         device: where the network is.
         batch_size: images of a batch.
         threads: cores to use.
+        replicas: the same work on further devices.
     """
 
     source: ImageSource
@@ -52,6 +57,22 @@ class Job:
     device: torch.device
     batch_size: int
     threads: int
+    replicas: tuple[Job, ...] = ()
+
+    def on_also(self, devices: Sequence[torch.device]) -> Job:
+        """The same work with a replica of the network on each of further ``devices``."""
+        replicas = []
+        for device in devices:
+            backbone = copy.copy(self.backbone)
+            backbone.net = copy.deepcopy(self.backbone.net)
+            backbone.net.place([device])
+            replicas.append(replace(self, backbone=backbone, device=device))
+        return replace(self, replicas=tuple(replicas))
+
+    @property
+    def devices(self) -> tuple[torch.device, ...]:
+        """All that are used."""
+        return (self.device, *(job.device for job in self.replicas))
 
     def features(
         self,
@@ -59,10 +80,11 @@ class Job:
         dtype: FeatureDtype | None = None,
         meter: Meter | None = None,
     ) -> Iterator[FeatureBatch]:
-        """What is stored of ``rows``, batch by batch in their order.
+        """What is stored of ``rows``, batch by batch; in their order on one device.
 
         On a CPU every core takes a batch of its own from bytes to features, so that none waits
-        for another. A row's values depend neither on ``threads`` nor on the batch it is in.
+        for another. A row's values depend neither on ``threads`` nor on the batch it is in. Of
+        several devices the one that is free takes the next batch.
 
         Args:
             rows: (n) int64, in the order wanted.
@@ -73,17 +95,28 @@ class Job:
             OutOfMemory: a batch does not fit into the device's memory.
         """
         dtype = dtype or self.stored.dtype
-        if self.device.type != "cpu":
+        if self.device.type != "cpu" and not self.replicas:
             return self._extract(rows, self.threads, dtype, meter)
+        jobs = (self, *self.replicas)
+        on_cpu = self.device.type == "cpu"
+        streams = max(self.threads, len(jobs)) if on_cpu else GPU_STREAMS * len(jobs)
+        free: SimpleQueue[Job] = SimpleQueue()
+        for stream in range(streams):
+            free.put(jobs[stream % len(jobs)])
 
         def work(part: Rows) -> FeatureBatch:
-            (found,) = self._extract(part, 0, dtype)
-            return found
+            job = free.get()
+            try:
+                threads = 0 if on_cpu else max(1, self.threads // streams)
+                (found,) = job._extract(part, threads, dtype)
+                return found
+            finally:
+                free.put(job)
 
         # A few images are shared too.
-        size = max(1, min(self.batch_size, -(-len(rows) // self.threads)))
+        size = max(1, min(self.batch_size, -(-len(rows) // streams)))
         parts = (rows[first : first + size] for first in range(0, len(rows), size))
-        return side_by_side(parts, work, self.threads)
+        return side_by_side(parts, work, streams, in_order=not self.replicas)
 
     def _extract(
         self, rows: Rows, threads: int, dtype: FeatureDtype, meter: Meter | None = None

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from alexkit.choices import Compress, Decode, FeatureDtype
-from alexkit.errors import DataError
+from alexkit.errors import DataError, UsageError
 from alexkit.events import (
     Note,
     Reporter,
@@ -19,12 +21,13 @@ from alexkit.events import (
     StageAdvanced,
     StageFinished,
     StageStarted,
+    silent,
 )
 from alexkit.features.layout import RowTable, partial_path
 from alexkit.features.store import FeatureStore
 from alexkit.features.writer import FeatureWriter
 from alexkit.recipes import sift_fv
-from alexkit.recipes.devices import decode_threads, one_device, use_precision
+from alexkit.recipes.devices import decode_threads, devices_of_rank, use_precision
 from alexkit.recipes.drift import measure_drift
 from alexkit.recipes.extraction import Job, check_float16, settle_batch_size
 from alexkit.recipes.inputs import (
@@ -42,12 +45,22 @@ from alexkit.recipes.meter import Meter
 from alexkit.recipes.options import FeaturesOptions
 from alexkit.recipes.orientation import settle_exif
 from alexkit.recipes.run_dir import Remembering, RunDir, now, versions
+from alexkit.recipes.sharing import (
+    DONE,
+    NO_FEATURES,
+    RESULT,
+    collect,
+    deal,
+    gather,
+    help_out,
+    keep,
+)
+from alexkit.training.launch import Ranks
 
 FILE_SUFFIXES = (".h5", ".hdf5")
 STAGE = "features"
 PACE_BATCHES = 4
 """The batch after which the time it takes is told."""
-NO_FEATURES = "row holds NaN"
 
 
 def run(options: FeaturesOptions, report: Reporter) -> dict[str, Any]:
@@ -60,16 +73,31 @@ def run(options: FeaturesOptions, report: Reporter) -> dict[str, Any]:
         AlexkitError: see :mod:`alexkit.errors`; nothing is created before the data, the
             weights, the layers and the device are known to be usable.
     """
-    if sift_fv.asked(options):
-        return sift_fv.run(options, report)
+    with Ranks.launched() as ranks:
+        if sift_fv.asked(options):
+            if not ranks.alone:
+                raise UsageError(
+                    "sift-fv is computed by one process", hint="start it without torchrun"
+                )
+            return sift_fv.run(options, report)
+        if ranks.rank:
+            job, provenance = _settle(options, silent, ranks)
+            return dict(help_out(job, provenance, ranks, options.strict))
+        result = _lead(options, Remembering(report), ranks)
+        if not ranks.alone:
+            ranks.tell(RESULT, json.dumps(result))
+        return result
+
+
+def _lead(options: FeaturesOptions, report: Remembering, ranks: Ranks) -> dict[str, Any]:
+    """What rank 0 does; where it is alone, everything."""
     began = time.monotonic()
-    report = Remembering(report)
-    job, provenance = _settle(options, report)
+    job, provenance = _settle(options, report, ranks)
     source, stored = job.source, job.stored
     to_file = options.out is not None and options.out.suffix in FILE_SUFFIXES
     place = options.out if to_file else RunDir.place("features", options) / FEATURES_FILE
     assert place is not None
-    tell_forecast(place, len(source), stored, report)
+    tell_forecast(place, len(source), stored, report, ranks.world)
     if stored.dtype is FeatureDtype.FLOAT16 and not partial_path(place).exists():
         check_float16(job)
     folder: RunDir | None = None
@@ -92,7 +120,7 @@ def run(options: FeaturesOptions, report: Reporter) -> dict[str, Any]:
             )
         )
         ledger = Ledger(ledger_path, strict=options.strict, report=report)
-        _fill(writer, job, report, ledger)
+        _fill(writer, job, report, ledger, ranks, options.overwrite)
         if ledger.bad == len(source):
             writer.discard()
             raise DataError(
@@ -116,10 +144,14 @@ def run(options: FeaturesOptions, report: Reporter) -> dict[str, Any]:
     return result
 
 
-def _settle(options: FeaturesOptions, report: Reporter) -> tuple[Job, dict[str, Any]]:
+def _settle(
+    options: FeaturesOptions, report: Reporter, ranks: Ranks
+) -> tuple[Job, dict[str, Any]]:
     """All that decides the values, and the provenance that tells it; nothing is created."""
     data = choose_data(options.data, "alexkit features photos/", report)
-    device = one_device(options.device, report)
+    device, *further = devices_of_rank(
+        options.device, ranks.local_rank, ranks.local_world, report
+    )
     source = open_data(data, report)
     backbone = choose_any_backbone(options.model, options.weights, options.seed, report)
     stored = Stored.of(options, backbone)
@@ -134,9 +166,9 @@ def _settle(options: FeaturesOptions, report: Reporter) -> tuple[Job, dict[str, 
         stored,
         device,
         settle_batch_size(options.batch_size, backbone, stored, device, report),
-        decode_threads(options.workers),
-    )
-    provenance = _provenance(job, data)
+        decode_threads(options.workers, ranks.local_world),
+    ).on_also(further)
+    provenance = _provenance(job, data, ranks)
     if options.decode is Decode.FAST:
         net, layers = backbone.net, list(stored.shapes)
         drift = measure_drift(source, net, layers, backbone.preprocess, device, report)
@@ -149,33 +181,67 @@ def _fill(
     job: Job,
     report: Reporter,
     ledger: Ledger,
+    ranks: Ranks,
+    overwrite: bool,
 ) -> None:
     """Extracts the rows the file still lacks, and writes each batch before the next.
 
     Raises:
         Interrupted: by a signal, after the batch at hand was written.
+        WorkerFailed: another rank is dead or failed; what it has written is kept.
     """
-    source, pending = job.source, writer.pending()
-    done, began = len(source) - len(pending), time.monotonic()
-    for row, reason in writer.problems().items():
-        ledger.add(source.record(row).path, reason, NO_FEATURES)
-    pace, meter = _Pace(len(source), report), Meter(source, job.threads, 1, report)
+    source, began = job.source, time.monotonic()
+    progress = _Progress(writer, ranks, report)
     with stop_requests() as stop:
-        report(StageStarted(STAGE, len(source), "images", done))
-        for batch in job.features(pending, meter=meter):
-            for remark in batch.remarks:
-                ledger.add_used(remark.path, remark.text)
-            for problem in batch.problems:
-                ledger.add(source.record(problem.row).path, problem.reason, NO_FEATURES)
-                writer.mark(*problem)
-            writer.append(batch.rows, batch.values)
-            done += len(batch.rows) + len(batch.problems)
+
+        def check() -> None:
+            stop.check(progress.kept())
+
+        collect(writer, ledger, overwrite, check)
+        for row, reason in writer.problems().items():
+            ledger.add(source.record(row).path, reason, NO_FEATURES)
+        mine = deal(ranks, writer, job)
+        progress.begin()
+        meter = Meter(source, job.threads, 1, report)
+        for batch in job.features(mine, meter=meter):
+            keep(batch, writer, source, ledger)
             live = {"waiting": meter.waiting} if job.device.type == "cuda" else {}
-            report(StageAdvanced(STAGE, done, live))
-            pace.tell(done)
-            stop.check(f"{done} of {len(source)} images are in {writer.partial}")
+            progress.tell(live)
+            check()
+            ranks.check()
+        gather(ranks, writer, ledger, check, progress.tell)
     ledger.close()
-    report(StageFinished(STAGE, done, time.monotonic() - began))
+    report(StageFinished(STAGE, writer.size, time.monotonic() - began))
+
+
+class _Progress:
+    """How many images are done by all ranks, told as it grows."""
+
+    def __init__(self, writer: FeatureWriter, ranks: Ranks, report: Reporter) -> None:
+        self._writer, self._ranks, self._report = writer, ranks, report
+        self._done, self._pace = 0, _Pace(writer.size, report)
+
+    def begin(self) -> None:
+        """After what was interrupted is taken in."""
+        self._done = self._written()
+        self._report(StageStarted(STAGE, self._writer.size, "images", self._done))
+
+    def tell(self, live: Mapping[str, float] | None = None) -> None:
+        """Says it if there are more than the last time."""
+        done = self._written() + self._ranks.add(DONE)
+        if done > self._done:
+            self._done = done
+            self._report(StageAdvanced(STAGE, done, live or {}))
+            self._pace.tell(done)
+
+    def kept(self) -> str:
+        """What a stop leaves."""
+        parts = "" if self._ranks.alone else " and the parts beside it"
+        done = max(self._done, self._written())
+        return f"{done} of {self._writer.size} images are in {self._writer.partial}{parts}"
+
+    def _written(self) -> int:
+        return self._writer.size - self._writer.pending().size
 
 
 class _Pace:
@@ -222,7 +288,7 @@ def _finish(writer: FeatureWriter, job: Job, report: Reporter) -> None:
     report(StageFinished(stage, total, time.monotonic() - began))
 
 
-def _provenance(job: Job, data: Path) -> dict[str, Any]:
+def _provenance(job: Job, data: Path, ranks: Ranks) -> dict[str, Any]:
     """Format 1's provenance. A file is continued only by a command of equal fingerprint."""
     source, backbone, stored = job.source, job.backbone, job.stored
     preprocessing = backbone.preprocess.to_record() | {"views": str(stored.views)}
@@ -242,7 +308,8 @@ def _provenance(job: Job, data: Path) -> dict[str, Any]:
         **asked,
         "stored_views": stored.stored_views,
         "data": {"root": source.root, "kind": source.kind, "path": os.path.abspath(data)},
-        "device": str(job.device),
+        "device": ", ".join(map(str, job.devices)),
+        **({} if ranks.alone else {"ranks": ranks.world}),
         "command_line": sys.argv[1:],
         "started": now(),
     }

@@ -122,8 +122,10 @@ class _Form:
         return shape if self.average or len(self.views) == 1 else (len(self.views), *shape)
 
 
-def tell_forecast(path: Path, rows: int, stored: Stored, report: Reporter) -> None:
-    """Says what the file takes.
+def tell_forecast(
+    path: Path, rows: int, stored: Stored, report: Reporter, ranks: int = 1
+) -> None:
+    """Says what the file takes; with several ``ranks``, their parts stand beside it.
 
     Raises:
         OutOfSpace: that does not fit on the disk; nothing was written.
@@ -132,8 +134,8 @@ def tell_forecast(path: Path, rows: int, stored: Stored, report: Reporter) -> No
     # An interrupted file has its space already; a compressed copy stands beside it for a while.
     begun = partial_path(path)
     needed = 0 if begun.is_file() else nbytes
-    if stored.compress is not Compress.NONE:
-        needed += nbytes
+    parts = nbytes * (ranks - 1) // ranks
+    needed += parts if stored.compress is Compress.NONE else nbytes
     there = next(folder for folder in path.absolute().parents if folder.is_dir())
     free = shutil.disk_usage(there).free
     shapes = (f"{name} {' × '.join(map(str, s))}" for name, s in stored.shapes.items())

@@ -42,9 +42,7 @@ class Ledger:
         self._rows: dict[tuple[str, str], str] = {}
         if path is not None:
             if path.exists():
-                with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-                    read = [row for row in list(csv.reader(file))[1:] if len(row) == 3]
-                self._rows = {(image, action): reason for image, reason, action in read}
+                self._rows = {(image, action): reason for image, reason, action in _read(path)}
             self._rewrite(path)
 
     @property
@@ -73,6 +71,18 @@ class Ledger:
     def add_used(self, path: str, remark: str) -> None:
         """Notes an image that was used after what ``remark`` says; never an error."""
         self._note(path, remark, USED)
+
+    def take_in(self, path: Path) -> None:
+        """Notes all that is in the file of another ledger.
+
+        Raises:
+            UnreadableImage: in strict mode.
+        """
+        for image, reason, action in _read(path):
+            if action == USED:
+                self.add_used(image, reason)
+            else:
+                self.add(image, reason, action)
 
     def watch(self, batches: Iterable[Read]) -> Iterator[Read]:
         """The same batches, the repaired and converted images of each noted on the way."""
@@ -104,6 +114,12 @@ class Ledger:
         partial = path.with_name(path.name + ".partial")
         partial.write_bytes(_csv([HEADER, *rows]))
         partial.replace(path)
+
+
+def _read(path: Path) -> list[list[str]]:
+    """Path, reason and action of each whole line."""
+    with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+        return [row for row in list(csv.reader(file))[1:] if len(row) == 3]
 
 
 def _csv(rows: Sequence[Sequence[str]]) -> bytes:

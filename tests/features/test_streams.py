@@ -51,6 +51,24 @@ def test_parts_are_not_taken_far_ahead() -> None:
     assert not streams()
 
 
+def test_no_stream_waits_for_a_slower_one() -> None:
+    """The first part is done only when all others are."""
+    left = threading.Semaphore(0)
+
+    def work(part: int) -> int:
+        if part == 0:
+            for _ in range(29):
+                assert left.acquire(timeout=10)
+        else:
+            left.release()
+        return part
+
+    found = list(side_by_side(range(30), work, 2, in_order=False))
+    assert sorted(found) == list(range(30))
+    assert found[-1] == 0
+    assert not streams()
+
+
 def test_an_error_comes_at_its_place() -> None:
     def work(part: int) -> int:
         if part == 4:

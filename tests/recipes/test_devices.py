@@ -8,7 +8,13 @@ import torch
 from alexkit.errors import DeviceMissing, UsageError
 from alexkit.events import Chosen, Event, silent
 from alexkit.models.specs import find_spec
-from alexkit.recipes.devices import one_device, place, resolve_devices
+from alexkit.recipes.devices import (
+    decode_threads,
+    devices_of_rank,
+    one_device,
+    place,
+    resolve_devices,
+)
 
 CPU = torch.device("cpu")
 GPUS = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -36,6 +42,22 @@ def test_a_gpu_that_is_not_there_is_never_replaced() -> None:
 
 def test_work_on_one_device_takes_one() -> None:
     assert one_device("cpu", silent) == CPU
+
+
+def test_devices_and_cores_are_dealt_among_the_ranks_of_a_machine() -> None:
+    for rank in range(3):  # more ranks than devices
+        assert devices_of_rank("cpu", rank, 3, silent) == (CPU,)
+    cores = decode_threads(None)
+    assert decode_threads(None, 2) == max(1, cores // 2)
+    assert decode_threads(None, 1000) == 1
+    assert decode_threads(5, 2) == 5
+
+
+@pytest.mark.skipif(GPUS < 1, reason="no GPU")
+def test_auto_is_one_gpu_a_rank() -> None:
+    dealt = [devices_of_rank("auto", rank, GPUS, silent) for rank in range(GPUS)]
+    assert dealt == [(torch.device("cuda", i),) for i in range(GPUS)]
+    assert devices_of_rank("auto", 0, 1, silent) == (torch.device("cuda", 0),)
 
 
 @pytest.mark.parametrize(("name", "slots"), [("alexnet", 2), ("alexnet-owt", 1)])

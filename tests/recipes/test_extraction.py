@@ -85,6 +85,22 @@ def test_tf32_is_asked_for_or_off() -> None:
         use_precision(Precision.TF32, torch.device("cpu"))
 
 
+def test_replicas_share_the_rows_and_change_no_bit(make_job: Callable[..., Job]) -> None:
+    alone = make_job(4, 2)
+    job = alone.on_also([torch.device("cpu")] * 2)
+    assert len(job.devices) == 3
+    nets = {id(one.backbone.net) for one in (job, *job.replicas)}
+    assert len(nets) == 3
+    assert alone.replicas == ()
+    found = list(job.features(np.arange(COUNT)))
+    expected, expected_problems = all_of(alone)
+    rows = np.concatenate([batch.rows for batch in found])
+    for layer in LAYERS:
+        values = np.concatenate([batch.values[layer] for batch in found if batch.rows.size])
+        np.testing.assert_array_equal(values[np.argsort(rows)], expected[layer])
+    assert [problem for batch in found for problem in batch.problems] == expected_problems
+
+
 def test_no_rows_give_nothing(make_job: Callable[..., Job]) -> None:
     for threads in (1, 2):
         job = make_job(4, threads)

@@ -1,0 +1,158 @@
+"""Parts of a feature file: what one process of several has extracted, beside the file to be.
+
+A part is itself the ``.partial`` of a feature file, of some rows only, with their numbers in
+the whole: as safe from a kill, and taken in by whoever continues the whole file.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from alexkit.errors import DamagedFile, FileMismatch
+from alexkit.features.layout import BLOCK_BYTES, Plan, RowTable, Status, damaged
+from alexkit.features.store import FeatureStore
+from alexkit.features.writer import FeatureWriter, Rows, Values
+
+_PART = r"\.part-\d+-of-\d+"
+
+
+def part_path(path: Path, rank: int, ranks: int) -> Path:
+    """The part that process ``rank`` of ``ranks`` writes, without ``.partial``."""
+    return path.with_name(f"{path.name}.part-{rank}-of-{ranks}")
+
+
+def parts_beside(path: Path, ending: str = ".partial") -> list[Path]:
+    """The parts of ``path`` that lie there, whatever number of processes wrote them."""
+    if not path.parent.is_dir():
+        return []
+    form = re.compile(re.escape(path.name) + _PART + re.escape(ending))
+    return sorted(entry for entry in path.parent.iterdir() if form.fullmatch(entry.name))
+
+
+def rows_of_rank(rows: Rows, size: int, rank: int, ranks: int) -> Rows:
+    """What of ``rows`` is of process ``rank``: every ``ranks``-th batch of ``size`` rows, or
+    of fewer where some process would get none."""
+    size = max(1, min(size, len(rows) // ranks))
+    mine: Rows = rows[(np.arange(len(rows)) // size) % ranks == rank]
+    return mine
+
+
+class PartWriter:
+    """A part in the making; rows have the numbers of the whole file.
+
+    Use it in a ``with`` statement.
+
+    Args:
+        path: from :func:`part_path`.
+        plan: of the whole file.
+        numbers: (n) int64, n > 0, ascending: the rows of the part.
+
+    Raises:
+        OutOfSpace: the disk is full, read-only, or not ours to write.
+        UsageError: another process is writing it.
+    """
+
+    def __init__(self, path: Path, plan: Plan, numbers: Rows) -> None:
+        paths, rows = plan.rows.paths, plan.rows
+        self._numbers = numbers
+        self._writer = FeatureStore.create(
+            path,
+            rows=RowTable(
+                tuple(paths[row] for row in numbers.tolist()),
+                rows.labels[numbers],
+                rows.splits[numbers],
+                numbers,
+            ),
+            classes=plan.classes,
+            layers=plan.layers,
+            dtype=plan.dtype,
+            provenance=plan.provenance,
+            overwrite=True,
+        )
+        self.partial = self._writer.partial
+
+    def __enter__(self) -> PartWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._writer.close()
+
+    def pending(self) -> Rows:
+        """The rows still to do, ascending, by their numbers in the whole; int64."""
+        return self._numbers[self._writer.pending()]
+
+    def append(self, rows: Rows, values: Mapping[str, Values]) -> object:
+        """As :meth:`FeatureWriter.append`."""
+        return self._writer.append(np.searchsorted(self._numbers, rows), values)
+
+    def mark(self, row: int, status: Status, reason: str) -> None:
+        """As :meth:`FeatureWriter.mark`."""
+        self._writer.mark(int(np.searchsorted(self._numbers, row)), status, reason)
+
+
+def take_in(
+    writer: FeatureWriter, *, discard: bool = False, between: Callable[[], None]
+) -> None:
+    """Moves every finished row of the parts beside a file into it, and removes the parts.
+
+    A row that the file has already is not written again, so a kill at any moment loses
+    nothing: what is left of the parts is taken in the next time.
+
+    Args:
+        writer: of the whole file.
+        discard: a part that does not belong to it may be thrown away.
+        between: called after each block.
+
+    Raises:
+        UsageError: another process is writing a part.
+        FileMismatch: a part was made with other settings, or is damaged.
+        OutOfSpace: the disk is full or gone.
+    """
+    for unborn in parts_beside(writer.path, ".partial.new"):
+        unborn.unlink()
+    for part in parts_beside(writer.path):
+        try:
+            with FeatureStore.open(part) as store:
+                if store.provenance.get("fingerprint") != writer.provenance.get("fingerprint"):
+                    raise FileMismatch(
+                        f"{part} is of an interrupted run with other settings",
+                        hint=f"repeat its settings, delete {part.name}, or add --overwrite",
+                    )
+                _move(store, writer, between)
+        except FileMismatch as error:
+            if not discard:
+                if isinstance(error, DamagedFile):
+                    hint = f"delete {part}: its rows are then extracted again"
+                    raise DamagedFile(error.message, hint=hint) from error
+                raise
+        part.unlink()
+
+
+def _move(store: FeatureStore, writer: FeatureWriter, between: Callable[[], None]) -> None:
+    numbers = store.numbers
+    pending = writer.pending()
+    if numbers.min() < 0 or numbers.max() >= writer.size:
+        raise damaged(store.path, "is of a file with other rows")
+    wanted = np.isin(numbers, pending)
+    done = np.flatnonzero(wanted & (store.status == Status.DONE))
+    row_bytes = sum(store.nbytes(layer) for layer in store.layers) // len(store)
+    step = max(1, BLOCK_BYTES // row_bytes)
+    for start in range(0, done.size, step):
+        rows = done[start : start + step]
+        values: dict[str, Any] = {layer: store.values(layer, rows) for layer in store.layers}
+        writer.append(numbers[rows], values)
+        between()
+    for row, reason in store.reasons.items():
+        if wanted[row]:
+            writer.mark(int(numbers[row]), Status(store.status[row]), reason)

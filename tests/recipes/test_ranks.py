@@ -1,0 +1,167 @@
+"""Several processes under torchrun write the file that one process writes, whoever dies."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from PIL import Image
+
+from alexkit.cli.app import run
+from alexkit.features.layout import Status
+from alexkit.features.store import FeatureStore
+from tests.conftest import photos_in
+from tests.recipes.conftest import working_in
+
+PROGRAM = "from alexkit.cli.app import main; main()"
+PHOTOS = 48
+FEATURES = [
+    *("features", "photos", "--weights", "random", "--model", "alexnet-owt", "--layer", "fc7"),
+    *("--layer", "pool5", "--views", "grid:2", "--batch-size", "4"),
+]
+OF_THE_RUN = {"ranks", "command_line", "started", "ended"}
+"""What the provenance may tell of how the file came about."""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with photos, some of them bad, and their features by one process."""
+    folder = tmp_path_factory.mktemp("ranks")
+    photos_in(folder / "photos", {"ant": PHOTOS // 2, "bee": PHOTOS // 2})
+    bees = sorted((folder / "photos/bee").iterdir())
+    # Of each rank one that is bad and one that is converted.
+    for bad in (3, 12):
+        bees[bad].write_bytes(b"<html>")
+    for odd in (6, 9):
+        Image.open(bees[odd]).convert("CMYK").save(bees[odd])
+    with working_in(folder):
+        assert run([*FEATURES, "--out", "one.h5"]) == 0
+    return folder
+
+
+@contextmanager
+def torchrun(words: list[str], folder: Path) -> Iterator[subprocess.Popen[str]]:
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command = [*launch, "--nproc-per-node", "2", "--no-python", sys.executable, "-c", PROGRAM]
+    with subprocess.Popen(
+        [*command, *words],
+        cwd=folder,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 90.0) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "it never came about"
+        time.sleep(0.02)
+
+
+def rows_done(path: Path) -> int:
+    """Of a file that another process is writing."""
+    if not path.exists():
+        return 0
+    with h5py.File(path, "r", locking=False) as file:
+        return int((file["rows/status"][:] == Status.DONE).sum())
+
+
+def process_of_rank(launcher: int, rank: int) -> int:
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            parent = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
+            if parent == launcher and f"RANK={rank}" in (
+                (entry / "environ").read_text().split("\0")
+            ):
+                found.append(int(entry.name))
+        except (OSError, ValueError, IndexError):
+            continue
+    (process,) = found
+    return process
+
+
+def check_equal(one: Path, other: Path) -> None:
+    with h5py.File(one) as a, h5py.File(other) as b:
+        names: list[str] = []
+        a.visit(names.append)
+        there: list[str] = []
+        b.visit(there.append)
+        assert names == there
+        for name in names:
+            if isinstance(a[name], h5py.Dataset):
+                assert a[name].dtype == b[name].dtype
+                np.testing.assert_array_equal(a[name][:], b[name][:])
+        texts = [json.loads(file.attrs["provenance"]) for file in (a, b)]
+        told = [{k: v for k, v in text.items() if k not in OF_THE_RUN} for text in texts]
+        assert told[0] == told[1]
+        assert dict(a.attrs).keys() == dict(b.attrs).keys()
+
+
+def test_two_ranks_make_the_file_of_one_process(place: Path) -> None:
+    with torchrun([*FEATURES, "--out", "run"], place) as process:
+        out, told = process.communicate(timeout=120)
+    assert process.returncode == 0, told
+    check_equal(place / "run/features.h5", place / "one.h5")
+    assert out.count("fc7") == 1, "only rank 0 shows the result"
+    ledger = (place / "run/bad_images.csv").read_text()
+    assert [len(re.findall(f"photo{bad:03d}.jpg,", ledger)) for bad in (3, 6, 9, 12)] == [1] * 4
+    left = {entry.name for entry in (place / "run").iterdir()}
+    assert left == {"features.h5", "bad_images.csv", "run.json", "state"}
+
+
+def test_a_dead_rank_is_named_and_its_rows_are_kept(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    part = place / "killed.h5.part-1-of-2.partial"
+    with torchrun([*FEATURES, "--out", "killed.h5"], place) as process:
+        wait_for(part.exists)
+        victim = process_of_rank(process.pid, 1)
+        wait_for(lambda: rows_done(part) >= 2)
+        os.kill(victim, signal.SIGKILL)
+        killed = time.monotonic()
+        _, told = process.communicate(timeout=60)
+    assert time.monotonic() - killed < 60
+    assert told.count("error: rank 1 is dead") == 1
+    assert re.search(r"rank +: 0 .*\n +exitcode +: 7 ", told)
+    kept = rows_done(part) + rows_done(place / "killed.h5.partial")
+    assert 2 <= kept < PHOTOS - 2
+    with working_in(place):
+        capsys.readouterr()
+        assert run([*FEATURES, "--out", "killed.h5"]) == 0
+    done = re.search(r"features: \d+ images, (\d+) done already", capsys.readouterr().err)
+    assert done is not None
+    assert int(done[1]) >= kept
+    check_equal(place / "killed.h5", place / "one.h5")
+    assert not list(place.glob("killed.h5.*"))
+
+
+def test_all_are_stopped_and_go_on(place: Path) -> None:
+    with torchrun([*FEATURES, "--out", "stopped.h5"], place) as process:
+        wait_for(lambda: rows_done(place / "stopped.h5.part-1-of-2.partial") >= 2)
+        process.send_signal(signal.SIGTERM)
+        _, told = process.communicate(timeout=60)
+    assert "is dead" not in told
+    assert told.count("error: stopped by SIGTERM") == 2
+    with working_in(place):
+        assert run([*FEATURES, "--out", "stopped.h5"]) == 0
+    check_equal(place / "stopped.h5", place / "one.h5")
+    with FeatureStore.open(place / "stopped.h5") as store:
+        assert (store.status == Status.UNREADABLE).sum() == 2

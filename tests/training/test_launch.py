@@ -1,0 +1,125 @@
+"""Processes that tell one another how they are; here each is a thread's worth of one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+from torch.distributed import HashStore
+
+from alexkit.errors import Interrupted, UsageError, WorkerFailed
+from alexkit.training import launch
+from alexkit.training.launch import VARIABLES, Ranks, launched_rank
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "BEAT_SECONDS", 0.05)
+    monkeypatch.setattr(launch, "SILENT_SECONDS", 1.0)
+    monkeypatch.setattr(launch, "STOPPING_SECONDS", 1.0)
+    monkeypatch.setattr(launch, "PAUSE_SECONDS", 0.01)
+
+
+@pytest.fixture
+def three() -> Iterator[list[Ranks]]:
+    """Three ranks of one store; those that a test has not ended are let go of as by a kill."""
+    store = HashStore()
+    ranks = [Ranks(rank, 3, rank, 3, store) for rank in range(3)]
+    yield ranks
+    for one in ranks:
+        kill(one)
+
+
+def kill(one: Ranks) -> None:
+    """No word any more, as after a kill."""
+    one._over.set()
+
+
+def checked_for(one: Ranks, seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        one.check()
+        time.sleep(0.02)
+
+
+def nothing() -> None:
+    pass
+
+
+def test_one_process_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    with Ranks.launched() as ranks:
+        assert (ranks.rank, ranks.world, ranks.alone) == (0, 1, True)
+        ranks.check()
+        assert ranks.add("done") == 0
+    assert launched_rank() == 0
+
+
+@pytest.mark.parametrize(("rank", "world"), [("2", "2"), ("one", "2"), ("-1", "2")])
+def test_variables_that_make_no_sense(
+    monkeypatch: pytest.MonkeyPatch, rank: str, world: str
+) -> None:
+    for name, value in zip(VARIABLES, (rank, world, "localhost", "1"), strict=True):
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UsageError, match="the launcher's variables are wrong"):
+        Ranks.launched()
+
+
+def test_what_is_told_is_heard_and_counts_are_shared(three: list[Ranks]) -> None:
+    first, second, third = three
+    with second, third:
+        second.tell("plan", "ä")
+        assert first.hear("plan", nothing) == "ä"
+        assert third.add("done", 3) == 3
+        assert second.add("done", 4) == first.add("done") == 7
+
+
+def test_a_rank_that_is_silent_is_dead(three: list[Ranks]) -> None:
+    first, second, third = three
+    for one in three:
+        one.__enter__()
+    checked_for(first, 1.5)
+    kill(third)
+    with pytest.raises(WorkerFailed, match="rank 2 is dead"):
+        checked_for(first, 5)
+    checked_for(second, 1.5)  # needs rank 0 only
+    kill(first)
+    with pytest.raises(WorkerFailed, match="rank 0 is dead"):
+        second.hear("result", nothing)
+
+
+def test_a_rank_that_fails_says_why(three: list[Ranks]) -> None:
+    first, second, third = three
+    with pytest.raises(ZeroDivisionError), second:
+        raise ZeroDivisionError("by zero")
+    with pytest.raises(WorkerFailed, match="rank 1 failed: ZeroDivisionError: by zero"):
+        first.check()
+    with pytest.raises(UsageError), first:
+        raise UsageError("no such layer", hint="use another")
+    with pytest.raises(WorkerFailed, match="rank 0 failed: no such layer") as caught:
+        third.check()
+    assert caught.value.hint == "use another"
+
+
+def test_all_are_told_to_stop(three: list[Ranks]) -> None:
+    first, second, third = three
+    second.__enter__()  # has not been told: it lives on
+    with pytest.raises(Interrupted), third:
+        raise Interrupted("stopped by SIGTERM", hint="again")
+    with pytest.raises(Interrupted, match="stopped by SIGINT"), first:
+        raise Interrupted("stopped by SIGINT", hint="again")
+    with pytest.raises(Interrupted, match="rank 0 was stopped"):
+        second.check()
+
+
+def test_a_stop_because_another_died_names_it(three: list[Ranks]) -> None:
+    first, second, third = three
+    second.__enter__()
+    third.__enter__()
+    checked_for(first, 0.2)
+    kill(second)
+    second._beating.join()
+    with pytest.raises(WorkerFailed, match="rank 1 is dead"), first:
+        raise Interrupted("stopped by SIGTERM", hint="again")
