@@ -65,7 +65,7 @@ def test_no_stream_waits_for_a_slower_one() -> None:
 
     found = list(side_by_side(range(30), work, 2, in_order=False))
     assert sorted(found) == list(range(30))
-    assert found[-1] == 0
+    assert found.index(0) >= 26  # the last few may be done at once
     assert not streams()
 
 
