@@ -10,10 +10,11 @@ from alexkit.events import Chosen, Reporter
 from alexkit.models.heads import freeze, parameter_groups, replace_head
 from alexkit.models.layered import CLASSIFIER
 from alexkit.recipes.devices import decode_threads, place, resolve_devices, use_deterministic
-from alexkit.recipes.fitting import Plan, fit_in_run_dir
+from alexkit.recipes.fitting import fit_in_run_dir
 from alexkit.recipes.inputs import choose_backbone, holdout, open_data, settled
 from alexkit.recipes.options import FinetuneOptions
 from alexkit.recipes.orientation import settle_exif
+from alexkit.recipes.plan import Plan
 from alexkit.recipes.run_dir import Remembering
 from alexkit.training.optim import make_optimizer
 from alexkit.training.schedule import Decay
@@ -96,7 +97,8 @@ def run(options: FinetuneOptions, report: Reporter) -> dict[str, Any]:
         batch_size=batch_size,
         threads=decode_threads(options.workers),
         seed=options.seed,
-        color=False,
+        color=0.0,
         strict=options.strict,
+        max_seconds=None if options.max_time is None else 60 * options.max_time,
     )
     return fit_in_run_dir("finetune", options, plan, report)

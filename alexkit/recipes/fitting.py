@@ -8,14 +8,11 @@ is continued from any checkpoint ends with the same weights as one that was neve
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -36,84 +33,29 @@ from alexkit.images.augment import augment
 from alexkit.images.batches import Batch, ToSquare, epoch_order, read_batches
 from alexkit.images.draws import Rows
 from alexkit.images.prefetch import on_device
-from alexkit.images.source import ImageSource
+from alexkit.models.layered import LayeredNet
 from alexkit.models.weights import write_weights
-from alexkit.models.zoo import Backbone
-from alexkit.recipes.inputs import Holdout, data_record, tell_pack
+from alexkit.recipes.inputs import data_record, tell_pack
 from alexkit.recipes.interrupts import Stop, stop_requests
 from alexkit.recipes.ledger import LEDGER, Ledger
 from alexkit.recipes.meter import Meter
 from alexkit.recipes.options import FitOptions
+from alexkit.recipes.plan import Plan
+from alexkit.recipes.progress import METRICS, Progress, write_metrics
 from alexkit.recipes.run_dir import Remembering, RunDir
+from alexkit.recipes.space import tell_space
 from alexkit.reports.plots import draw_curves
+from alexkit.training.averaging import Average
 from alexkit.training.checkpoint import Checkpoint, CheckpointFolder, SaveRule
 from alexkit.training.loop import StepResult, fit, validate
 from alexkit.training.optim import load_optimizer_state, optimizer_state
-from alexkit.training.schedule import Schedule, lr_at_step
+from alexkit.training.saving import Saver
+from alexkit.training.schedule import lr_at_step
 
-METRICS = "metrics.csv"
 CURVES = "curves.png"
 LEFT_OUT = "left out"
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Everything a fit needs, settled before its run folder is made.
-
-    Attributes:
-        backbone: the network, on its devices, with the head it is to have.
-        source: the images.
-        holdout: which of its rows to learn from, and which to judge by.
-        optimizer, schedule: of this network.
-        epochs, batch_size, threads, seed: as the options, defaults filled in.
-        color: whether training pixels get the paper's colour noise.
-        strict: the first bad image is an error.
-    """
-
-    backbone: Backbone
-    source: ImageSource
-    holdout: Holdout
-    optimizer: torch.optim.SGD
-    schedule: Schedule
-    epochs: int
-    batch_size: int
-    threads: int
-    seed: int
-    color: bool
-    strict: bool
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Batches of one pass, the last one maybe smaller."""
-        return math.ceil(len(self.holdout.train) / self.batch_size)
-
-
-@dataclass
-class Progress:
-    """Where a run stands: epochs done, batches done of the next one, and what came of them.
-
-    ``sums`` are over the images of the unfinished epoch; ``metrics`` has a row for each
-    finished one; ``best`` is the row with the highest held-out top-1, the earliest of equals.
-    """
-
-    epoch: int = 0
-    batch: int = 0
-    seconds: float = 0.0
-    sums: dict[str, float] = field(default_factory=dict)
-    metrics: list[dict[str, float]] = field(default_factory=list)
-
-    @property
-    def best(self) -> dict[str, float] | None:
-        return max(self.metrics, key=lambda row: row["top1"], default=None)
-
-    def add(self, step: StepResult) -> None:
-        """Counts one finished step."""
-        self.batch += 1
-        self.seconds += step.seconds
-        told = {"images": step.n, "loss": step.loss * step.n, "right": step.top1 * step.n}
-        told |= {"seconds": step.seconds, "waiting": step.seconds_waiting}
-        for name, value in told.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value
+MOST_SKIPPED = 3
+"""Steps in a row whose loss or gradient is not finite before the last good state is taken."""
 
 
 class FitRun:
@@ -123,32 +65,43 @@ class FitRun:
         self.plan = plan
         self.run = run
         self.report = report
-        self.net: nn.Module = plan.backbone.net
+        self.net: LayeredNet = plan.backbone.net
+        steps = plan.epochs * plan.steps_per_epoch
+        self.average = Average(self.net, steps) if plan.average else None
+        self.judged = self.average.net if self.average else self.net
         self.progress = Progress()
         self.ledger = Ledger(run.path / LEDGER, strict=plan.strict, report=report)
         self.checkpoints = CheckpointFolder(run.path / "state")
-        self.save_rule = SaveRule()
+        self.saver = Saver(self.checkpoints, SaveRule())
         self.meter = Meter(plan.source, plan.threads, plan.epochs, report)
-        self.last_good: int | None = None
+        self.rolled_back = False
 
     def __call__(self) -> dict[str, Any]:
         """Fits until the last epoch is done and returns the result.
 
         Raises:
-            Interrupted: by a signal; everything up to the last step is saved.
+            Interrupted: by a signal or the time allowed; everything up to the last step is
+                saved.
             Diverged: the loss is no number; the last good checkpoint is named.
+            OutOfSpace: the disk lacks room for what the run will write, or is full.
         """
+        copies = 3 if self.average else 2
+        tell_space(self.run.path, self.plan.state_bytes, copies, self.report)
         if self.run.resumed:
             self._restore()
-        with stop_requests() as stop:
-            while self.progress.epoch < self.plan.epochs:
-                try:
-                    self._train_epoch(stop)
-                except Diverged as problem:
-                    raise self._with_last_good(problem) from problem
-                self._judge_epoch()
-        self._write_weights("last")
-        self._save()
+        try:
+            with stop_requests(self.plan.max_seconds) as stop:
+                while self.progress.epoch < self.plan.epochs:
+                    try:
+                        self._train_epoch(stop)
+                        self._judge_epoch(stop)
+                    except Diverged as problem:
+                        self._roll_back(problem)
+            self._write_weights("last")
+            self._save()
+            self.saver.wait()
+        finally:
+            self.saver.close()
         self.ledger.close()
         return self._result()
 
@@ -162,20 +115,43 @@ class FitRun:
             progress.add(step)
             done = min(done + plan.batch_size, len(plan.holdout.train))
             self.report(StageAdvanced(stage, done, self._live()))
-            if stop:
-                self._save()
-                self._write_weights("last")
-                stop.check(f"saved after step {step.step} in {self.run.path}")
-            if self.save_rule.due():
+            if step.applied and self.average:
+                self.average.update(self.net)
+            self._look_at(step)
+            self._stop_if_asked(stop)
+            # Weights that lead to no number may be on their way to none themselves.
+            if not progress.in_a_row and self.saver.due():
                 self._save()
         self.report(StageFinished(stage, done, time.monotonic() - began))
+
+    def _look_at(self, step: StepResult) -> None:
+        if step.applied or not step.n:
+            return
+        told = (
+            f"step {step.step}: the loss is {step.loss}, "
+            f"the length of the gradient {step.gradient_norm}"
+        )
+        self.report(Warned(f"{told}; the step is not applied"))
+        if self.progress.in_a_row >= MOST_SKIPPED:
+            raise Diverged(told, hint="use a lower --lr")
+
+    def _stop_if_asked(self, stop: Stop) -> None:
+        if stop:
+            self._save()
+            self.saver.wait()
+            self._write_weights("last")
+            stop.check(f"saved before step {self._step} in {self.run.path}")
+
+    @property
+    def _step(self) -> int:
+        return self.progress.epoch * self.plan.steps_per_epoch + self.progress.batch
 
     def _steps(self) -> Iterator[StepResult]:
         plan, progress = self.plan, self.progress
         order = epoch_order(plan.holdout.train, seed=plan.seed, epoch=progress.epoch)
-        preprocess = plan.backbone.preprocess
-        batches = self._read(order[progress.batch * plan.batch_size :], preprocess.train_square)
         epoch = progress.epoch
+        preprocess = plan.preprocess_at(epoch)
+        batches = self._read(order[progress.batch * plan.batch_size :], preprocess.train_square)
 
         def prepare(batch: Batch) -> tuple[Tensor, Tensor]:
             self._note_bad(batch)
@@ -185,7 +161,7 @@ class FitRun:
                 seed=plan.seed,
                 epoch=epoch,
                 rows=batch.rows,
-                color=plan.color,
+                color=epoch < plan.color * plan.epochs,
             )
             return x, batch.labels
 
@@ -194,16 +170,22 @@ class FitRun:
             self.meter.watch(batches),
             plan.optimizer,
             prepare=prepare,
-            loss_fn=nn.functional.cross_entropy,
+            loss_fn=nn.CrossEntropyLoss(label_smoothing=plan.smoothing),
             lr=lambda step: lr_at_step(plan.schedule, step, plan.steps_per_epoch),
             seed=plan.seed,
-            first_step=epoch * plan.steps_per_epoch + progress.batch,
+            first_step=self._step,
+            rescale=plan.rescale,
         )
 
-    def _judge_epoch(self) -> None:
+    def _judge_epoch(self, stop: Stop) -> None:
         """Validates, then closes the epoch: metrics, schedule, best weights."""
         plan, progress, sums = self.plan, self.progress, self.progress.sums
-        scores = self._validate()
+        scores = self._validate(stop)
+        if not math.isfinite(scores["loss"]):
+            raise Diverged(
+                f"epoch {progress.epoch + 1}: the held-out loss is {scores['loss']}",
+                hint="use a lower --lr",
+            )
         images = max(sums.get("images", 0.0), 1.0)
         last_step = (progress.epoch + 1) * plan.steps_per_epoch - 1
         lr = lr_at_step(plan.schedule, last_step, plan.steps_per_epoch)
@@ -230,18 +212,22 @@ class FitRun:
         write_metrics(self.run.path / METRICS, progress.metrics)
         shown = ("train_loss", "train_top1", "loss", "top1", "top5")
         self.report(EpochDone(progress.epoch, {name: row[name] for name in shown}))
-        if self.save_rule.due():
+        told = plan.watch(row)
+        if told is not None:
+            self.report(Warned(told))
+        if self.saver.due():
             self._save()
 
-    def _validate(self) -> dict[str, float]:
+    def _validate(self, stop: Stop) -> dict[str, float]:
         plan, preprocess = self.plan, self.plan.backbone.preprocess
 
         def prepare(batch: Batch) -> tuple[Tensor, Tensor]:
+            self._stop_if_asked(stop)
             self._note_bad(batch)
             return preprocess.normalise(batch.pixels), batch.labels
 
         batches = self._read(plan.holdout.judged, preprocess.square)
-        return validate(self.net, batches, prepare=prepare)
+        return validate(self.judged, batches, prepare=prepare)
 
     def _read(self, rows: Rows, to_square: ToSquare) -> Iterator[Batch]:
         plan, preprocess = self.plan, self.plan.backbone.preprocess
@@ -263,10 +249,10 @@ class FitRun:
 
     def _live(self) -> dict[str, float]:
         sums = self.progress.sums
-        images = max(sums["images"], 1.0)
+        images = max(sums.get("images", 0.0), 1.0)
         return {
-            "loss": sums["loss"] / images,
-            "top-1": sums["right"] / images,
+            "loss": sums.get("loss", 0.0) / images,
+            "top-1": sums.get("right", 0.0) / images,
             "waiting": sums["waiting"] / max(sums["seconds"], 1e-9),
         }
 
@@ -277,23 +263,16 @@ class FitRun:
     def _save(self) -> None:
         plan, progress = self.plan, self.progress
         buffers, rates = optimizer_state(plan.optimizer, self.net)
-        step = progress.epoch * plan.steps_per_epoch + progress.batch
-        told = self.checkpoints.save(
-            Checkpoint(
-                step=step,
-                tensors={
-                    "weights": plan.backbone.net.canonical_state_dict(),
-                    "optimizer": buffers,
-                },
-                scalars={
-                    "progress": asdict(progress),
-                    "schedule": plan.schedule.state_dict(),
-                    "rates": rates,
-                },
-            )
-        )
-        self.last_good = step
-        self.save_rule.saved(told.seconds)
+        tensors = {"weights": self.net.canonical_state_dict(), "optimizer": buffers}
+        scalars: dict[str, Any] = {
+            "progress": asdict(progress),
+            "schedule": plan.schedule.state_dict(),
+            "rates": rates,
+        }
+        if self.average:
+            tensors["average"] = self.average.net.canonical_state_dict()
+            scalars["averaged"] = self.average.count
+        self.saver.save(Checkpoint(self._step, tensors, scalars))
         # With the checkpoint, not with the epoch: on a few photos drawing, 0.13 s, would be a
         # good part of one.
         if progress.metrics:
@@ -307,8 +286,11 @@ class FitRun:
         for damage in found.skipped:
             self.report(Warned(f"{damage}; the checkpoint before it is used"))
         plan, tensors, scalars = self.plan, found.checkpoint.tensors, found.checkpoint.scalars
-        self.last_good = found.checkpoint.step
-        plan.backbone.net.load_canonical(tensors["weights"])
+        self.saver.last_good = found.checkpoint.step
+        self.net.load_canonical(tensors["weights"])
+        if self.average:
+            self.average.net.load_canonical(tensors["average"])
+            self.average.restore(scalars["averaged"])
         load_optimizer_state(plan.optimizer, self.net, tensors["optimizer"], scalars["rates"])
         plan.schedule.load_state_dict(scalars["schedule"])
         self.progress = Progress(**scalars["progress"])
@@ -318,15 +300,26 @@ class FitRun:
 
     def _write_weights(self, name: str) -> None:
         path = self.run.path / "weights" / f"{name}.safetensors"
-        backbone = self.plan.backbone
-        write_weights(path, backbone.net.canonical_state_dict(), backbone.metadata())
+        write_weights(path, self.judged.canonical_state_dict(), self.plan.backbone.metadata())
 
-    def _with_last_good(self, problem: Diverged) -> Diverged:
-        where = ""
-        if self.last_good is not None:
-            kept = f"step {self.last_good} in {self.checkpoints.path}"
-            where = f"; the last good checkpoint is of {kept}"
-        return Diverged(f"training diverged: {problem.message}{where}", hint=problem.hint)
+    def _roll_back(self, problem: Diverged) -> None:
+        """Takes the last good state once: a passing fault of the machine does not come again.
+
+        Raises:
+            Diverged: there is none, or it led here already.
+        """
+        self.saver.wait()
+        if self.saver.last_good is None:
+            raise Diverged(f"training diverged: {problem.message}", hint=problem.hint)
+        kept = f"step {self.saver.last_good} in {self.checkpoints.path}"
+        if self.rolled_back:
+            raise Diverged(
+                f"training diverged: {problem.message}; the last good checkpoint is of {kept}",
+                hint=problem.hint,
+            ) from problem
+        self.rolled_back = True
+        self.report(Warned(f"{problem.message}; back to {kept}, once"))
+        self._restore()
 
     def _result(self) -> dict[str, Any]:
         best = self.progress.best
@@ -345,6 +338,7 @@ class FitRun:
             "train_images": len(plan.holdout.train),
             "bad": self.ledger.bad,
             "repaired": self.ledger.repaired,
+            "skipped_steps": self.progress.skipped,
             "seconds": self.progress.seconds,
             "run": str(self.run.path),
         }
@@ -362,14 +356,3 @@ def fit_in_run_dir(
         result = FitRun(plan, folder, report)()
         folder.finish(result)
     return result
-
-
-def write_metrics(path: Path, rows: list[dict[str, float]]) -> None:
-    """Writes ``metrics.csv`` as a whole, one row an epoch."""
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text.getvalue(), encoding="utf-8")
-    partial.replace(path)

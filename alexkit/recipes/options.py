@@ -87,6 +87,9 @@ class FitOptions(SharedOptions):
     lr: float | None = option(None, "Learning rate to begin with.", "RATE", least=0.0)
     deterministic: bool = option(False, "Only kernels that give equal bits on every run.")
     exif: Exif | None = exif_option()
+    max_time: float | None = option(
+        None, "Minutes of training after which it saves and stops (130).", "MINUTES", least=0.0
+    )
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ RECORD = "run.json"
 UNFINISHED = ("running", "interrupted", "failed")
 
 # Options that say where or how fast, not what: a continued run may change them.
-FREE_TO_CHANGE = frozenset({"out", "overwrite", "workers"})
+FREE_TO_CHANGE = frozenset({"out", "overwrite", "workers", "max_time"})
 
 
 def now() -> str:

@@ -12,10 +12,11 @@ from alexkit.models.heads import parameter_groups
 from alexkit.models.specs import find_spec
 from alexkit.models.zoo import load_backbone
 from alexkit.recipes.devices import decode_threads, place, resolve_devices, use_deterministic
-from alexkit.recipes.fitting import Plan, fit_in_run_dir
+from alexkit.recipes.fitting import fit_in_run_dir
 from alexkit.recipes.inputs import holdout, open_data, settled
 from alexkit.recipes.options import TrainOptions
 from alexkit.recipes.orientation import settle_exif
+from alexkit.recipes.plan import Plan
 from alexkit.recipes.run_dir import Remembering
 from alexkit.training.optim import make_optimizer
 from alexkit.training.schedule import Decay, Plateau, Schedule, Steps
@@ -32,7 +33,7 @@ class Recipe:
         source: where the figures are written.
         epochs, batch_size, lr, weight_decay: theirs.
         schedule: from the learning rate and the epochs.
-        color: whether training pixels get the 2012 colour noise.
+        color: share of the run, from its start, with the 2012 colour noise.
         full_rate_classes: with fewer classes than this the rate is smaller in proportion.
             Biases of 1 make all units of fc7 positive, so the loss is steepest where all of
             fc8 moves at once, and that grows as 1 / classes: at 0.01 and 4 classes the loss
@@ -45,7 +46,7 @@ class Recipe:
     lr: float
     weight_decay: float
     schedule: Callable[[float, int], Schedule]
-    color: bool = False
+    color: float = 0.0
     full_rate_classes: int = 1
 
 
@@ -57,7 +58,7 @@ RECIPES = {
         lr=0.01,
         weight_decay=0.0005,
         schedule=lambda lr, epochs: Plateau(lr),
-        color=True,
+        color=1.0,
         full_rate_classes=25,
     ),
     "alexnet-owt": Recipe(
@@ -138,6 +139,7 @@ def run(options: TrainOptions, report: Reporter) -> dict[str, Any]:
         threads=decode_threads(options.workers),
         seed=options.seed,
         color=recipe.color,
+        max_seconds=None if options.max_time is None else 60 * options.max_time,
         strict=options.strict,
     )
     return fit_in_run_dir("train", options, plan, report)

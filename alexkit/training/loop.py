@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from alexkit.errors import DataError, Diverged
+from alexkit.errors import DataError
 from alexkit.training.optim import descend
 
 BatchT = TypeVar("BatchT")
@@ -40,6 +40,7 @@ class StepResult:
         lr: the rate, before the multiplier of a parameter group.
         seconds_waiting: time spent until the batch was there.
         seconds: time of the whole step, waiting included.
+        applied: whether the weights moved; not if the loss or a gradient was not finite.
     """
 
     step: int
@@ -50,6 +51,7 @@ class StepResult:
     lr: float
     seconds_waiting: float
     seconds: float
+    applied: bool = True
 
 
 def step_seed(seed: int, step: int) -> int:
@@ -71,6 +73,7 @@ def fit(
     lr: Callable[[int], float],
     seed: int,
     first_step: int = 0,
+    rescale: Callable[[], None] | None = None,
 ) -> Iterator[StepResult]:
     """Trains on each of ``batches`` and yields after each.
 
@@ -86,13 +89,14 @@ def fit(
         lr: the learning rate of a step, by its number.
         seed: of everything random, >= 0.
         first_step: the number of the first batch.
+        rescale: changes the gradients before each step, e.g. by layer
+            (:func:`alexkit.training.lars.rescale`).
 
-    Raises:
-        Diverged: the loss or a gradient is not finite. The step is not applied: weights and
-            momentum are as the step before left them, but the running statistics of batch
-            norm, which move in the forward pass, have seen the batch.
+    A step whose loss or gradient is not finite is not applied, and says so: weights, momentum
+    and the running statistics of batch norm are as the step before left them.
     """
     net.train()
+    buffers = list(net.buffers())
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     began = time.perf_counter()
     for step, batch in enumerate(batches, first_step):
@@ -101,19 +105,24 @@ def fit(
         x, y = prepare(batch)
         rate = lr(step)
         loss = top1 = norm = 0.0
+        applied = False
         if len(x):
+            # Batch norm moves them in the forward pass; a few kB.
+            before = [buffer.clone() for buffer in buffers]
             optimizer.zero_grad()
             logits = net(x)
             y = y.to(logits.device, non_blocking=True)
             objective = loss_fn(logits, y)
             torch.autograd.backward(objective)
             loss, top1, norm = _figures(objective, logits, y, parameters)
-            if not (math.isfinite(loss) and math.isfinite(norm)):
-                raise Diverged(
-                    f"step {step}: the loss is {loss}, the length of the gradient {norm}",
-                    hint="use a lower --lr",
-                )
-            descend(optimizer, rate)
+            applied = math.isfinite(loss) and math.isfinite(norm)
+            if applied:
+                if rescale is not None:
+                    rescale()
+                descend(optimizer, rate)
+            else:
+                for buffer, kept in zip(buffers, before, strict=True):
+                    buffer.copy_(kept)
         yield StepResult(
             step=step,
             n=len(x),
@@ -123,6 +132,7 @@ def fit(
             lr=rate,
             seconds_waiting=arrived - began,
             seconds=time.perf_counter() - began,
+            applied=applied,
         )
         began = time.perf_counter()
 
