@@ -24,6 +24,36 @@ class Freeze(str, Enum):
     FC7 = "fc7"
 
 
+class RecipeName(str, Enum):
+    """The recipes of ``train``."""
+
+    PAPER = "paper"
+    CODE_145 = "code-145"
+    CAFFE = "caffe"
+    OWT = "owt"
+    BN60 = "bn60"
+    FAST = "fast"
+    LARGE = "large"
+
+
+class Ablate(str, Enum):
+    """What ``train`` takes away from the paper's network or its recipe."""
+
+    NO_LRN = "no-lrn"
+    NO_OVERLAP = "no-overlap"
+    HALF = "half"
+    TANH = "tanh"
+    NO_DROPOUT = "no-dropout"
+    NO_COLOR = "no-color"
+
+
+class Head(str, Enum):
+    """What stands between pool5 and the classes."""
+
+    FC = "fc"
+    GAP = "gap"
+
+
 class Exif(str, Enum):
     """What becomes of the camera's orientation tag when a photo is decoded."""
 

@@ -25,12 +25,13 @@ LRN_REACH = 2
 """Maps to each side that a response is divided by: n = 5 with the map itself (P §3.3)."""
 
 
-def max_pool(x: Tensor, *, ceil: bool = False) -> Tensor:
+def max_pool(x: Tensor, *, ceil: bool = False, size: int = 3) -> Tensor:
     """Overlapping 3 x 3 pooling at stride 2 (P §3.4) of (N, C, H, W).
 
-    ``ceil`` keeps a last window that hangs over the right and bottom edge.
+    ``ceil`` keeps a last window that hangs over the right and bottom edge. A ``size`` of 2
+    does not overlap.
     """
-    return F.max_pool2d(x, 3, 2, ceil_mode=ceil)
+    return F.max_pool2d(x, size, 2, ceil_mode=ceil)
 
 
 def response_norm(x: Tensor, *, coefficient: float, k: float) -> Tensor:

@@ -36,9 +36,13 @@ LOW_DROPOUT = 0.2
 
 class BatchNormAlexNet(LayeredNet):
     """Widths and groups of the 2012 network on one device; 60,974,792 parameters at 1,000
-    classes. ``convN:pre`` and ``fcN:pre`` are after batch norm, before the ReLU."""
+    classes. ``convN:pre`` and ``fcN:pre`` are after batch norm, before the ReLU.
 
-    def __init__(self, num_classes: int = 1000) -> None:
+    With ``gap``, fc8 reads the mean of each map of pool5, layer ``gap``: there is no fc6 and
+    no fc7, 2,592,456 parameters are left, and images may have any size.
+    """
+
+    def __init__(self, num_classes: int = 1000, *, gap: bool = False) -> None:
         super().__init__()
         self.conv1 = NormedConv2d(3, 96, 11, stride=4, groups=1)
         self.conv2 = NormedConv2d(96, 256, 5, padding=2, groups=2)
@@ -46,9 +50,13 @@ class BatchNormAlexNet(LayeredNet):
         self.conv4 = NormedConv2d(384, 384, 3, padding=1, groups=2)
         self.conv5 = NormedConv2d(384, 256, 3, padding=1, groups=2)
         self.dropout = nn.Dropout(LOW_DROPOUT)
-        self.fc6: NormedLinear | None = NormedLinear(256 * POOL5_SIDE**2, FC_WIDTH)
-        self.fc7: NormedLinear | None = NormedLinear(FC_WIDTH, FC_WIDTH)
-        self.fc8 = nn.Linear(FC_WIDTH, num_classes)
+        self.gap = gap
+        self.fc6: NormedLinear | None = None
+        self.fc7: NormedLinear | None = None
+        if not gap:
+            self.fc6 = NormedLinear(256 * POOL5_SIDE**2, FC_WIDTH)
+            self.fc7 = NormedLinear(FC_WIDTH, FC_WIDTH)
+        self.fc8 = nn.Linear(256 if gap else FC_WIDTH, num_classes)
 
     def walk(self, x: Tensor) -> Walk:
         x = yield from rectified("conv1", self.conv1(F.pad(x, CONV1_PAD)))
@@ -59,6 +67,10 @@ class BatchNormAlexNet(LayeredNet):
         x = yield from rectified("conv4", self.conv4(x))
         x = yield from rectified("conv5", self.conv5(x))
         x = yield from tapped("pool5", max_pool(x))
+        if self.gap:
+            x = yield from tapped("gap", x.mean(dim=(2, 3)))
+        elif x.shape[-1] != POOL5_SIDE:  # images of another size than the network's own
+            x = F.adaptive_avg_pool2d(x, POOL5_SIDE)
         x = x.flatten(1)
         if self.fc6 is not None:
             x = yield from rectified("fc6", self.fc6(x))

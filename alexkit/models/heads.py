@@ -17,7 +17,7 @@ HEAD_STD = 0.01
 """Of a new head's weights: what the paper (§5) and Caffe's networks begin fc8 with."""
 
 _TRAINED = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7")
-_READABLE = ("fc7", "pool5")
+_READABLE = ("fc7", "gap", "pool5")
 
 
 def attach_head(net: LayeredNet, num_classes: int, *, at: str | None = None) -> nn.Linear:
@@ -26,7 +26,7 @@ def attach_head(net: LayeredNet, num_classes: int, *, at: str | None = None) -> 
     Args:
         net: changed in place.
         num_classes: K.
-        at: ``"fc7"`` or ``"pool5"``; None is fc7 where ``net`` has it.
+        at: ``"fc7"``, ``"gap"`` or ``"pool5"``; None is the first that ``net`` has.
 
     Returns:
         The new layer, on the network's first slot.
@@ -35,7 +35,7 @@ def attach_head(net: LayeredNet, num_classes: int, *, at: str | None = None) -> 
     at = at or next(layer for layer in _READABLE if layer in shapes)
     assert at in _READABLE, at
     assert at in shapes, f"the network has no {at}"
-    net.cut("fc8" if at == "fc7" else "fc6")
+    net.cut("fc6" if at == "pool5" else "fc8")
     net.fc8 = nn.Linear(math.prod(shapes[at]), num_classes, device=net.slots[0])
     return net.fc8
 

@@ -12,7 +12,7 @@ does not depend on where the network ran.
 from __future__ import annotations
 
 import copy
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 import torch
@@ -21,8 +21,9 @@ from torch import Tensor, nn
 
 from alexkit.errors import UnknownName
 
-Halves = tuple[Tensor, Tensor]
-"""One layer's maps or units cut in two along dim 1, each half on its own device."""
+Halves = tuple[Tensor, ...]
+"""One layer's maps or units cut in two along dim 1, each half on its own device; or whole, in
+a network of one tower."""
 
 Activation = Tensor | Halves
 A = TypeVar("A", Tensor, Halves)
@@ -224,8 +225,8 @@ def joined(value: Activation) -> Tensor:
     """The whole of a layer; halves are joined along dim 1 on the first half's device."""
     if isinstance(value, Tensor):
         return value
-    first, second = value
-    return torch.cat([first, second.to(first.device)], dim=1)
+    first, *others = value
+    return torch.cat([first, *(part.to(first.device) for part in others)], dim=1)
 
 
 def tapped(name: str, value: A) -> Steps[A]:
@@ -234,10 +235,15 @@ def tapped(name: str, value: A) -> Steps[A]:
     return value
 
 
-def rectified(name: str, value: A) -> Steps[A]:
-    """``value`` as ``name:pre``, then after ReLU, done in place, as ``name``; and back."""
+def rectified(
+    name: str, value: A, function: Callable[[Tensor], Tensor] = torch.relu_
+) -> Steps[A]:
+    """``value`` as ``name:pre``, then after ReLU, done in place, as ``name``; and back.
+
+    ``function`` stands for the ReLU; it works in place too.
+    """
     yield f"{name}:pre", value
     for part in (value,) if isinstance(value, Tensor) else value:
-        F.relu(part, inplace=True)
+        function(part)
     yield name, value
     return value

@@ -21,7 +21,9 @@ common way to scale by 2 in training gives fc7 and fc8 four times the learning r
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -53,18 +55,46 @@ ZERO_BIAS = ("conv1", "conv3", "fc8")
 """Layers whose biases begin at 0; at 1 in conv2, conv4, conv5, fc6 and fc7 (P §5)."""
 
 
+@dataclass(frozen=True)
+class Ablation:
+    """What of P's network is left out, to see what it was worth.
+
+    Attributes:
+        lrn: response normalisation (P §3.3).
+        overlap: pooling 3 x 3 at stride 2; without it 2 x 2 at stride 2, conv2 padded by 1
+            and conv5 by 0, as in CHM's run 147, so that pool5 keeps its 6 x 6.
+        towers: 2; with one, conv1 to conv4 have half the maps, and conv5, fc6 and fc7 all of
+            theirs (CHM ``layers-145-half.cfg``; P §3.2's footnote).
+        tanh: in place of every ReLU (P §3.1).
+        dropout: of fc6 and fc7 (P §4.2).
+        middle_std: of the initial weights of conv3 - conv5; P §5 has 0.01, CHM 0.03.
+    """
+
+    lrn: bool = True
+    overlap: bool = True
+    towers: int = 2
+    tanh: bool = False
+    dropout: bool = True
+    middle_std: float = INIT_STD
+
+
+PAPER = Ablation()
+
+
 class Tower(nn.Module):
     """Half of every layer but fc8. conv3, fc6 and fc7 read both towers (P §3.5, fig. 2)."""
 
-    def __init__(self) -> None:
+    def __init__(self, ablation: Ablation = PAPER) -> None:
         super().__init__()
+        towers = ablation.towers
+        pad2, pad5 = (2, 1) if ablation.overlap else (1, 0)
         self.conv1 = nn.Conv2d(3, 48, 11, stride=4)
-        self.conv2 = nn.Conv2d(48, 128, 5, padding=2)
-        self.conv3 = nn.Conv2d(256, 192, 3, padding=1)
+        self.conv2 = nn.Conv2d(48, 128, 5, padding=pad2)
+        self.conv3 = nn.Conv2d(128 * towers, 192, 3, padding=1)
         self.conv4 = nn.Conv2d(192, 192, 3, padding=1)
-        self.conv5 = nn.Conv2d(192, 128, 3, padding=1)
-        self.fc6: nn.Linear | None = nn.Linear(256 * POOL5_SIDE**2, FC_WIDTH // 2)
-        self.fc7: nn.Linear | None = nn.Linear(FC_WIDTH, FC_WIDTH // 2)
+        self.conv5 = nn.Conv2d(192, 256 // towers, 3, padding=pad5)
+        self.fc6: nn.Linear | None = nn.Linear(256 * POOL5_SIDE**2, FC_WIDTH // towers)
+        self.fc7: nn.Linear | None = nn.Linear(FC_WIDTH, FC_WIDTH // towers)
 
 
 class TwoTowerAlexNet(LayeredNet):
@@ -76,15 +106,19 @@ class TwoTowerAlexNet(LayeredNet):
     Args:
         num_classes: K.
         devices: the slot of each tower; they may be one and the same.
+        ablation: what is left out of P's network.
     """
 
     def __init__(
         self,
         num_classes: int = 1000,
         devices: Sequence[torch.device | str] | None = None,
+        *,
+        ablation: Ablation = PAPER,
     ) -> None:
         super().__init__()
-        self.towers = nn.ModuleList([Tower(), Tower()])
+        self.ablation = ablation
+        self.towers = nn.ModuleList([Tower(ablation) for _ in range(ablation.towers)])
         self.fc8 = nn.Linear(FC_WIDTH, num_classes)
         if devices is not None:
             self.place([torch.device(device) for device in devices])
@@ -96,35 +130,41 @@ class TwoTowerAlexNet(LayeredNet):
     def place(self, devices: Sequence[torch.device]) -> None:
         """Moves the towers to the first and the last of ``devices``."""
         self.to(devices[0])
-        self.towers[1].to(devices[-1])
+        self.towers[-1].to(devices[-1])
 
     def walk(self, x: Tensor) -> Walk:
-        first, second = self.slots
+        ablation = self.ablation
+        activated = functools.partial(
+            rectified, function=torch.tanh_ if ablation.tanh else torch.relu_
+        )
+        # 2 x 2 windows hang over the edge as CHM's do: 55, 28, 13, 6.
+        pool = max_pool if ablation.overlap else functools.partial(max_pool, ceil=True, size=2)
         x = F.pad(x, CONV1_PAD)
-        h = self._each("conv1", (x.to(first), x.to(second)))
-        h = yield from rectified("conv1", h)
-        h = yield from tapped("norm1", _both(_norm, h))
-        h = yield from tapped("pool1", _both(max_pool, h))
-        h = yield from rectified("conv2", self._each("conv2", h))
-        h = yield from tapped("norm2", _both(_norm, h))
-        h = yield from tapped("pool2", _both(max_pool, h))
-        h = yield from rectified("conv3", self._each("conv3", _exchanged(h)))
-        h = yield from rectified("conv4", self._each("conv4", h))
-        h = yield from rectified("conv5", self._each("conv5", h))
-        h = yield from tapped("pool5", _both(max_pool, h))
+        h: Halves = tuple(x.to(slot) for slot in self.slots)
+        h = yield from activated("conv1", self._each("conv1", h))
+        if ablation.lrn:
+            h = yield from tapped("norm1", _both(_norm, h))
+        h = yield from tapped("pool1", _both(pool, h))
+        h = yield from activated("conv2", self._each("conv2", h))
+        if ablation.lrn:
+            h = yield from tapped("norm2", _both(_norm, h))
+        h = yield from tapped("pool2", _both(pool, h))
+        h = yield from activated("conv3", self._each("conv3", _exchanged(h)))
+        h = yield from activated("conv4", self._each("conv4", h))
+        h = yield from activated("conv5", self._each("conv5", h))
+        h = yield from tapped("pool5", _both(pool, h))
         h = _both(torch.flatten, h, 1)
-        if self.towers[0].fc6 is not None:
-            h = yield from rectified("fc6", self._each("fc6", _exchanged(h)))
-            h = dropped(h, training=self.training)
-        if self.towers[0].fc7 is not None:
-            h = yield from rectified("fc7", self._each("fc7", _exchanged(h)))
-            h = dropped(h, training=self.training)
+        for layer in ("fc6", "fc7"):
+            if getattr(self.towers[0], layer) is not None:
+                h = yield from activated(layer, self._each(layer, _exchanged(h)))
+                if ablation.dropout:
+                    h = dropped(h, training=self.training)
         if self.fc8 is not None:
             yield "fc8", self.fc8(joined(h))
 
     def _each(self, layer: str, inputs: Halves) -> Halves:
-        first, second = (getattr(tower, layer) for tower in self.towers)
-        return first(inputs[0]), second(inputs[1])
+        modules = [getattr(tower, layer) for tower in self.towers]
+        return tuple(module(part) for module, part in zip(modules, inputs, strict=True))
 
     def canonical_name(self, name: str) -> str:
         return name.split(".", 2)[2] if name.startswith("towers.") else name
@@ -134,7 +174,9 @@ class TwoTowerAlexNet(LayeredNet):
     ) -> None:
         """P §5; see :data:`ZERO_BIAS`."""
         bias = 0.0 if layer in ZERO_BIAS else 1.0
-        fill_gaussian(tensors, generator, std=INIT_STD, bias=bias)
+        middle = layer in ("conv3", "conv4", "conv5")
+        std = self.ablation.middle_std if middle else INIT_STD
+        fill_gaussian(tensors, generator, std=std, bias=bias)
 
 
 def dropped(halves: Halves, *, training: bool) -> Halves:
@@ -143,26 +185,25 @@ def dropped(halves: Halves, *, training: bool) -> Halves:
     The mask of the whole layer is drawn at once, from the generator of the first half's
     device: equal seeds drop equal units however the layer is divided.
     """
-    first, second = halves
     if not training:
-        return first * (1 - DROPOUT), second * (1 - DROPOUT)
-    width = first.shape[1]
-    keep = torch.empty(first.shape[0], width + second.shape[1], device=first.device)
+        return tuple(half * (1 - DROPOUT) for half in halves)
+    first = halves[0]
+    widths = [half.shape[1] for half in halves]
+    keep = torch.empty(first.shape[0], sum(widths), device=first.device)
     keep.bernoulli_(1 - DROPOUT)
-    return first * keep[:, :width], second * keep[:, width:].to(second.device)
+    masks = torch.split(keep, widths, dim=1)
+    return tuple(h * mask.to(h.device) for h, mask in zip(halves, masks, strict=True))
 
 
 def _exchanged(halves: Halves) -> Halves:
     """Both halves joined, once on each half's device."""
-    first, second = halves
-    return (
-        torch.cat([first, second.to(first.device)], dim=1),
-        torch.cat([first.to(second.device), second], dim=1),
-    )
+    if len(halves) == 1:
+        return halves
+    return tuple(torch.cat([h.to(own.device) for h in halves], dim=1) for own in halves)
 
 
 def _both(function: Callable[..., Tensor], halves: Halves, *args: int) -> Halves:
-    return function(halves[0], *args), function(halves[1], *args)
+    return tuple(function(half, *args) for half in halves)
 
 
 def _norm(x: Tensor) -> Tensor:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 import torch
@@ -15,7 +16,7 @@ from alexkit.models.bn import BatchNormAlexNet
 from alexkit.models.caffe import BvlcAlexNet, CaffeNet
 from alexkit.models.layered import LayeredNet
 from alexkit.models.owt import OneTowerAlexNet
-from alexkit.models.paper import TwoTowerAlexNet
+from alexkit.models.paper import Ablation, TwoTowerAlexNet
 
 
 @dataclass(frozen=True)
@@ -145,15 +146,42 @@ SPECS: Mapping[str, BackboneSpec] = MappingProxyType(
 )
 
 
+ABLATIONS = {
+    "no-lrn": Ablation(lrn=False),
+    "no-overlap": Ablation(overlap=False),
+    "half": Ablation(towers=1),
+    "tanh": Ablation(tanh=True),
+    "no-dropout": Ablation(dropout=False),
+    "code-145": Ablation(middle_std=0.03),
+}
+"""Words behind ``alexnet-``: networks that differ from the paper's in one thing."""
+
+
+def _variants() -> dict[str, BackboneSpec]:
+    made = {}
+    for word, ablation in ABLATIONS.items():
+        name = f"alexnet-{word}"
+        build = functools.partial(TwoTowerAlexNet, ablation=ablation)
+        made[name] = replace(SPECS["alexnet"], name=name, build=build)
+    gap = functools.partial(BatchNormAlexNet, gap=True)
+    made["alexnet-bn-gap"] = replace(SPECS["alexnet-bn"], name="alexnet-bn-gap", build=gap)
+    return made
+
+
+VARIANTS: Mapping[str, BackboneSpec] = MappingProxyType(_variants())
+"""Networks that an option of ``train`` makes of those above; weights name them."""
+
+
 def find_spec(name: str) -> BackboneSpec:
     """The network called ``name``.
 
     Raises:
         UnknownName: there is none.
     """
-    if name not in SPECS:
-        raise UnknownName("model", name, SPECS)
-    return SPECS[name]
+    known = {**SPECS, **VARIANTS}
+    if name not in known:
+        raise UnknownName("model", name, known)
+    return known[name]
 
 
 def detect_models(state: Mapping[str, Tensor]) -> list[str]:

@@ -18,6 +18,8 @@ from alexkit.models.download import fetch
 from alexkit.models.heads import attach_head
 from alexkit.models.layered import LayeredNet, initialise, with_room
 from alexkit.models.specs import SPECS, BackboneSpec, detect_models, find_spec
+from alexkit.models.layered import LayeredNet, initialise
+from alexkit.models.specs import SPECS, VARIANTS, BackboneSpec, detect_models, find_spec
 from alexkit.models.weights import file_sha256, fit_state, read_state, state_sha256
 
 if TYPE_CHECKING:
@@ -244,7 +246,7 @@ def _spec_of(
     """The network the weights are for: as they say, else as named, else by their shapes."""
     said = metadata.get("model")
     if said is not None:
-        if said not in SPECS:
+        if said not in SPECS and said not in VARIANTS:
             raise DamagedFile(
                 f"{path} is for a network called {said!r}, which is not known here",
                 hint="it may need a newer alexkit; known: " + ", ".join(SPECS),
@@ -253,7 +255,7 @@ def _spec_of(
             raise WeightsMismatch(
                 f"{path} holds weights of {said}, not of {named.name}", hint="leave --model out"
             )
-        return SPECS[said]
+        return SPECS[said] if said in SPECS else VARIANTS[said]
     if named is not None:
         return named
     fitting = detect_models(state)
@@ -277,7 +279,8 @@ def _shaped_like(spec: BackboneSpec, state: Mapping[str, Tensor]) -> LayeredNet:
     head = state.get("fc8.weight")
     if head is not None and head.ndim == 2 and len(head):
         behind_pool5 = not {"fc6.weight", "fc7.weight"} & state.keys()
-        attach_head(net, len(head), at="pool5" if behind_pool5 else "fc7")
+        before = "gap" if "gap" in net.layer_shapes() else "pool5"
+        attach_head(net, len(head), at=before if behind_pool5 else "fc7")
     return net
 
 

@@ -262,6 +262,9 @@ class FitRun:
 
     def _save(self) -> None:
         plan, progress = self.plan, self.progress
+        # One pass over the weights, beside the copy that a save makes anyway.
+        if not math.isfinite(nn.utils.get_total_norm(list(self.net.parameters()))):
+            return  # what was saved before is the last good state
         buffers, rates = optimizer_state(plan.optimizer, self.net)
         tensors = {"weights": self.net.canonical_state_dict(), "optimizer": buffers}
         scalars: dict[str, Any] = {

@@ -24,6 +24,15 @@ from alexkit.choices import (
     Precision,
     ProbeKind,
     Protocol,
+    Ablate,
+    Exif,
+    FeatureDtype,
+    Freeze,
+    Head,
+    Keep,
+    Norm,
+    Protocol,
+    RecipeName,
 )
 from alexkit.errors import UnknownName, UsageError
 
@@ -98,6 +107,10 @@ class TrainOptions(FitOptions):
 
     Example: alexkit train imagenet/ --epochs 90 --device cuda:0,1
     """
+
+    recipe: RecipeName | None = option(None, "How it is trained (default: by network).")
+    ablate: Ablate | None = option(None, "Take one thing away from the 2012 network.")
+    head: Head = option(Head.FC, "gap: pool5's means in place of fc6 and fc7 (alexnet-bn).")
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import functools
+from dataclasses import replace
 from typing import Any
 
+from alexkit.choices import Ablate, Head, RecipeName
 from alexkit.errors import UsageError
 from alexkit.events import Chosen, Reporter
-from alexkit.models.heads import parameter_groups
+from alexkit.models.layered import LayeredNet
 from alexkit.models.specs import find_spec
 from alexkit.models.zoo import load_backbone
 from alexkit.recipes.devices import decode_threads, place, resolve_devices, use_deterministic
@@ -17,76 +18,13 @@ from alexkit.recipes.inputs import holdout, open_data, settled
 from alexkit.recipes.options import TrainOptions
 from alexkit.recipes.orientation import settle_exif
 from alexkit.recipes.plan import Plan
+from alexkit.recipes.receipts import RECIPES, Recipe, recipe_of, watcher
 from alexkit.recipes.run_dir import Remembering
+from alexkit.training.lars import rescale
 from alexkit.training.optim import make_optimizer
-from alexkit.training.schedule import Decay, Plateau, Schedule, Steps
 
 DEFAULT_MODEL = "alexnet"
 HOLD_OUT = 0.1
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a network was trained by those it comes from.
-
-    Attributes:
-        source: where the figures are written.
-        epochs, batch_size, lr, weight_decay: theirs.
-        schedule: from the learning rate and the epochs.
-        color: share of the run, from its start, with the 2012 colour noise.
-        full_rate_classes: with fewer classes than this the rate is smaller in proportion.
-            Biases of 1 make all units of fc7 positive, so the loss is steepest where all of
-            fc8 moves at once, and that grows as 1 / classes: at 0.01 and 4 classes the loss
-            rose from 1.4 to 6, at a third of it it did not.
-    """
-
-    source: str
-    epochs: int
-    batch_size: int
-    lr: float
-    weight_decay: float
-    schedule: Callable[[float, int], Schedule]
-    color: float = 0.0
-    full_rate_classes: int = 1
-
-
-RECIPES = {
-    "alexnet": Recipe(
-        "NIPS 2012 §5: divided by 10 when the error stalls",
-        epochs=90,
-        batch_size=128,
-        lr=0.01,
-        weight_decay=0.0005,
-        schedule=lambda lr, epochs: Plateau(lr),
-        color=1.0,
-        full_rate_classes=25,
-    ),
-    "alexnet-owt": Recipe(
-        "pytorch/vision references/classification: divided by 10 every 30 epochs",
-        epochs=90,
-        batch_size=256,
-        lr=0.01,
-        weight_decay=0.0001,
-        schedule=lambda lr, epochs: Steps(lr, (epochs / 3, epochs * 2 / 3)),
-    ),
-    "alexnet-bn": Recipe(
-        "cvjena/cnn-models AlexNet_cvgj: along a line to 0",
-        epochs=64,
-        batch_size=256,
-        lr=0.05,
-        weight_decay=0.0005,
-        schedule=lambda lr, epochs: Decay(lr, epochs),
-    ),
-    "bvlc-alexnet": Recipe(
-        "BVLC/caffe bvlc_alexnet solver: divided by 10 every 100,000 of 450,000 steps",
-        epochs=90,
-        batch_size=256,
-        lr=0.01,
-        weight_decay=0.0005,
-        schedule=lambda lr, epochs: Steps(lr, tuple(epochs * k / 4.5 for k in (1, 2, 3, 4))),
-    ),
-}
-RECIPES["caffenet"] = RECIPES["bvlc-alexnet"]
 
 
 def run(options: TrainOptions, report: Reporter) -> dict[str, Any]:
@@ -100,8 +38,17 @@ def run(options: TrainOptions, report: Reporter) -> dict[str, Any]:
     """
     if options.data is None:
         raise UsageError("no data was named", hint="type: alexkit train imagenet/")
-    report = Remembering(report)
-    model = options.model or DEFAULT_MODEL
+    remembering = Remembering(report)
+    return fit_in_run_dir("train", options, make_plan(options, remembering), remembering)
+
+
+def make_plan(options: TrainOptions, report: Reporter) -> Plan:
+    """What ``options`` ask for, and what they leave open settled and said."""
+    assert options.data is not None
+    name, model = choose(options)
+    recipe = RECIPES[name]
+    if options.ablate is Ablate.NO_COLOR:
+        recipe = replace(recipe, color=0.0)
     slots = len(find_spec(model).empty().slots)
     devices = resolve_devices(options.device, report, most=slots)
     source = open_data(options.data, report)
@@ -112,26 +59,28 @@ def run(options: TrainOptions, report: Reporter) -> dict[str, Any]:
     place(backbone.net, model, devices)
     backbone.classes = source.classes
     backbone.preprocess = settle_exif(backbone.preprocess, options.exif, source, report)
+    use_deterministic(options.deterministic)
     if options.model is None:
-        report(Chosen("network", model, "the default of train"))
-    recipe = RECIPES[backbone.spec.name]
+        asked = options.recipe or options.ablate or options.head is not Head.FC
+        report(
+            Chosen("network", model, "by the other words" if asked else "the default of train")
+        )
+    report(Chosen("recipe", name, f"of {model}" if options.recipe is None else "as asked"))
+    if recipe.figure:
+        figure = recipe.figure
+        reached = f"{figure.top1:.1%} top-1, {figure.top5:.1%} top-5"
+        report(Chosen("reached on ImageNet", reached, figure.where))
     epochs = settled("epochs", options.epochs, recipe.epochs, recipe.source, report)
     batch_size = settled(
         "batch size", options.batch_size, recipe.batch_size, recipe.source, report
     )
-    few = min(1.0, len(source.classes) / recipe.full_rate_classes)
-    scaled = recipe.lr * batch_size / recipe.batch_size * few
-    rule = f"{recipe.lr:g} for a batch of {recipe.batch_size}"
-    if few < 1:
-        rule += f" and {recipe.full_rate_classes} classes or more"
-    lr = settled("learning rate", options.lr, scaled, rule, report)
-    use_deterministic(options.deterministic)
-    plan = Plan(
+    lr = _rate(options, recipe, len(source.classes), batch_size, report)
+    return Plan(
         backbone=backbone,
         source=source,
         holdout=rows,
         optimizer=make_optimizer(
-            parameter_groups(backbone.net, 1.0), weight_decay=recipe.weight_decay
+            groups(backbone.net, recipe), weight_decay=recipe.weight_decay
         ),
         schedule=recipe.schedule(lr, epochs),
         epochs=epochs,
@@ -141,5 +90,72 @@ def run(options: TrainOptions, report: Reporter) -> dict[str, Any]:
         color=recipe.color,
         max_seconds=None if options.max_time is None else 60 * options.max_time,
         strict=options.strict,
+        smoothing=recipe.smoothing,
+        average=recipe.average,
+        sides=recipe.sides,
+        rescale=_lars(backbone.net, recipe) if recipe.lars else None,
+        watch=watcher(recipe, len(source.classes), epochs),
     )
-    return fit_in_run_dir("train", options, plan, report)
+
+
+def _rate(
+    options: TrainOptions, recipe: Recipe, classes: int, batch_size: int, report: Reporter
+) -> float:
+    few = min(1.0, classes / recipe.full_rate_classes)
+    scaled = recipe.lr * batch_size / recipe.batch_size * few
+    rule = f"{recipe.lr:g} for a batch of {recipe.batch_size}"
+    if few < 1:
+        rule += f" and {recipe.full_rate_classes} classes or more"
+    return settled("learning rate", options.lr, scaled, rule, report)
+
+
+def choose(options: TrainOptions) -> tuple[str, str]:
+    """The recipe and the network that the options name together.
+
+    Raises:
+        UnknownName: there is no such network.
+        UsageError: the words do not go together.
+    """
+    model = options.model
+    if model is not None:
+        find_spec(model)
+    named = None if options.recipe is None else options.recipe.value
+    base = model or (RECIPES[named].models[0] if named else DEFAULT_MODEL)
+    if options.head is Head.GAP:
+        if base not in ("alexnet-bn", "alexnet-bn-gap"):
+            raise UsageError(f"--head gap is not for {base}", hint="use --model alexnet-bn")
+        base = "alexnet-bn-gap"
+    if options.ablate is not None:
+        if base != "alexnet":
+            raise UsageError(
+                f"--ablate {options.ablate.value} is not for {base}",
+                hint="it takes something from the paper's network: --model alexnet",
+            )
+        if options.ablate is not Ablate.NO_COLOR:
+            base = f"alexnet-{options.ablate.value}"
+    if named == RecipeName.CODE_145.value and base == "alexnet":
+        base = RECIPES[named].models[0]
+    if named is not None and base not in RECIPES[named].models:
+        raise UsageError(
+            f"the recipe {named} is not for {base}",
+            hint=f"it is for {', '.join(RECIPES[named].models)}",
+        )
+    return named or recipe_of(base), base
+
+
+def groups(net: LayeredNet, recipe: Recipe) -> list[dict[str, Any]]:
+    """All parameters as an optimiser takes them: weights, then biases and batch norm."""
+    weights = [p for p in net.parameters() if p.ndim > 1]
+    biases = [p for p in net.parameters() if p.ndim == 1]
+    # LARS decays weights itself, inside the ratio.
+    decay = {"weight_decay": 0.0} if recipe.lars else {}
+    no_decay = {} if recipe.bias_decay else {"weight_decay": 0.0}
+    return [
+        {"name": "weights", "params": weights, **decay},
+        {"name": "biases", "params": biases, "lr_multiplier": recipe.bias_rate, **no_decay},
+    ]
+
+
+def _lars(net: LayeredNet, recipe: Recipe) -> functools.partial[None]:
+    weights = [p for p in net.parameters() if p.ndim > 1]
+    return functools.partial(rescale, weights, weight_decay=recipe.weight_decay)

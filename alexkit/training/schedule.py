@@ -74,13 +74,14 @@ class Decay(_ByEpoch):
 
     During the first ``warmup`` epochs the rate climbs along a straight line from 0. From
     there it falls along a straight line (as in cvjena's cnn-models, the source of the batch
-    norm recipe), or, if ``cosine``, along half a cosine.
+    norm recipe), raised to ``power``, or, if ``cosine``, along half a cosine.
     """
 
     base: float
     epochs: float
     warmup: float = 0.0
     cosine: bool = False
+    power: int = 1
 
     def __post_init__(self) -> None:
         assert 0 <= self.warmup < self.epochs
@@ -89,7 +90,9 @@ class Decay(_ByEpoch):
         if epoch < self.warmup:
             return self.base * epoch / self.warmup
         done = min(1.0, (epoch - self.warmup) / (self.epochs - self.warmup))
-        return self.base * ((1 + math.cos(math.pi * done)) / 2 if self.cosine else 1 - done)
+        if self.cosine:
+            return self.base * (1 + math.cos(math.pi * done)) / 2
+        return self.base * (1 - done) ** self.power
 
 
 @dataclass

@@ -160,7 +160,7 @@ def test_a_diverging_loss_ends_with_status_6(
     torch.save({name: tensor + 0.01 for name, tensor in state.items()}, place / "convs.pth")
     assert run([*words, "--batch-size", "2"]) == 6
     *_, error, hint = capsys.readouterr().err.splitlines()
-    assert error.startswith("error: training diverged: step ")
+    assert error.startswith("error: training diverged: ")
     assert "--lr" in hint
     assert read_record(Path("runs/finetune-001"))["state"] == "failed"
 

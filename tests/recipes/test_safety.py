@@ -1,0 +1,87 @@
+"""What may not lose a run: a fault, the end of the time allowed, a disk without room."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+
+from alexkit.cli.app import run
+from alexkit.events import silent
+from alexkit.models.weights import file_sha256
+from alexkit.recipes.fitting import FitRun
+from alexkit.recipes.options import TrainOptions, from_values
+from alexkit.recipes.run_dir import Remembering, RunDir
+from alexkit.recipes.train import make_plan
+from alexkit.training.checkpoint import SaveRule
+from tests.conftest import photos_in
+from tests.recipes.conftest import working_in
+
+# Averaged weights, rising resolution, dropout, running statistics: all must be continued.
+TRAIN = ["train", "photos", "--recipe", "fast", "--head", "gap", "--epochs", "3"]
+TRAIN += ["--batch-size", "4", "--lr", "0.01"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("safety")
+    photos_in(folder / "photos", {"train/ant": 4, "train/bee": 4, "val/ant": 2, "val/bee": 2})
+    return folder
+
+
+def weights_of(folder: Path) -> list[str]:
+    return [file_sha256(folder / f"weights/{name}.safetensors") for name in ("best", "last")]
+
+
+def test_a_run_in_slices_of_no_time_ends_with_the_same_weights(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with working_in(place):
+        assert run([*TRAIN, "--out", "whole"]) == 0
+        for _ in range(3):
+            assert run([*TRAIN, "--out", "sliced", "--max-time", "0"]) == 130
+            *_, error, hint = capsys.readouterr().err.splitlines()
+            assert error.startswith("error: stopped by --max-time; saved before step ")
+            assert hint.startswith("hint: the same command continues")
+        assert run([*TRAIN, "--out", "sliced"]) == 0
+    assert weights_of(place / "sliced") == weights_of(place / "whole")
+
+
+def faulty_run(place: Path, out: str, *, faults: int) -> FitRun:
+    """A run whose weights turn to no number after its third step, ``faults`` times."""
+    words = {"data": place / "photos", "model": "alexnet-bn", "head": "gap", "out": place / out}
+    options = from_values(TrainOptions, {**words, "epochs": 3, "batch_size": 4, "lr": 0.01})
+    plan = make_plan(options, silent)
+    (weight, *_) = plan.backbone.net.parameters()
+    steps: list[int] = []
+
+    def fault() -> None:
+        steps.append(1)
+        if 3 <= len(steps) < 3 + faults and weight.grad is not None:
+            weight.grad.fill_(torch.nan)
+
+    plan = dataclasses.replace(plan, rescale=fault if faults else None)
+    folder = RunDir.open("train", options, Remembering(silent))
+    with folder:
+        fit = FitRun(plan, folder, silent)
+        fit.saver.rule = SaveRule(least_seconds=0.0, cost_ratio=0.0)
+        folder.finish(fit())
+    return fit
+
+
+def test_a_passing_fault_is_rolled_back_to_the_bit(place: Path) -> None:
+    assert not faulty_run(place, "sound", faults=0).rolled_back
+    assert faulty_run(place, "passing", faults=1).rolled_back
+    assert weights_of(place / "passing") == weights_of(place / "sound")
+
+
+def test_a_disk_without_room_is_told_before_the_run(
+    place: Path, small_disk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with working_in(place):
+        assert run([*TRAIN, "--out", str(small_disk / "run")]) == 5
+    error = capsys.readouterr().err.splitlines()[-2]
+    assert error.startswith("error: the run needs up to ")
+    assert not list(small_disk.rglob("*.safetensors"))
