@@ -17,8 +17,6 @@ from alexkit.images.preprocess import Preprocess
 from alexkit.models.download import fetch
 from alexkit.models.heads import attach_head
 from alexkit.models.layered import LayeredNet, initialise, with_room
-from alexkit.models.specs import SPECS, BackboneSpec, detect_models, find_spec
-from alexkit.models.layered import LayeredNet, initialise
 from alexkit.models.specs import SPECS, VARIANTS, BackboneSpec, detect_models, find_spec
 from alexkit.models.weights import file_sha256, fit_state, read_state, state_sha256
 
@@ -134,7 +132,7 @@ def load_any(
     Raises:
         UnknownName: no such model in either.
     """
-    if model in SPECS or model is None:
+    if model is None or model in SPECS or model in VARIANTS:
         return load_backbone(model, weights, seed=seed)
     made: TorchvisionBackbone = _torchvision(model).load_torchvision(model, weights, seed=seed)
     return made

@@ -14,23 +14,17 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
 from alexkit.choices import (
+    Ablate,
     Average,
     Compress,
     Decode,
     Exif,
     FeatureDtype,
     Freeze,
+    Head,
     Keep,
     Precision,
     ProbeKind,
-    Protocol,
-    Ablate,
-    Exif,
-    FeatureDtype,
-    Freeze,
-    Head,
-    Keep,
-    Norm,
     Protocol,
     RecipeName,
 )
