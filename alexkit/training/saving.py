@@ -1,7 +1,7 @@
 """Checkpoints written while training goes on.
 
-A step waits for a copy in memory, not for the disk: 0.1 s instead of seconds for AlexNet. At
-most one checkpoint is on its way; the copy is as large as it and is let go once written.
+A step waits for a copy in memory, not for the disk. At most one checkpoint is on its way;
+the copy is as large as it and is let go once written.
 """
 
 from __future__ import annotations
