@@ -91,6 +91,10 @@ def as_ours(problem: BaseException) -> AlexkitError | None:
         spoken: Any = problem
         message = str(spoken.format_message()).rstrip(".")
         return UsageError(message[:1].lower() + message[1:], hint=f"see {path} --help")
+    if isinstance(problem, OSError) and problem.errno == errno.ENAMETOOLONG:
+        return UsageError(
+            f"a name is too long: {problem.filename}", hint="the file system takes no such name"
+        )
     if isinstance(problem, OSError) and problem.errno in CANNOT_WRITE:
         where = f": {problem.filename}" if problem.filename else ""
         return OutOfSpace(

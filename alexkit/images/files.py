@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,19 +71,9 @@ class FileSource(LabelledRows):
         """The file's bytes; safe to call from several threads.
 
         Raises:
-            UnreadableImage: the file is gone, may not be read, or is larger than
-                :data:`~alexkit.images.limits.MAX_FILE_BYTES`.
+            UnreadableImage: see :func:`read_file`.
         """
-        try:
-            with open(self._path(row), "rb") as file:
-                size = os.fstat(file.fileno()).st_size
-                if size <= MAX_FILE_BYTES:
-                    return file.read()
-        except FileNotFoundError as error:
-            raise UnreadableImage("the file is missing", hint=_HINT) from error
-        except OSError as error:
-            raise UnreadableImage(f"cannot be read: {error.strerror}", hint=_HINT) from error
-        raise UnreadableImage(f"the file has {size / 2**30:.1f} GiB, too many", hint=_HINT)
+        return read_file(self._path(row))
 
     def fingerprint(self) -> str:
         """Hex SHA-256 over classes, and paths, labels, splits and file sizes in row order.
@@ -105,14 +96,9 @@ class FileSource(LabelledRows):
         """The last ``count`` bytes of a file, or all of a shorter one.
 
         Raises:
-            UnreadableImage: the file is gone or cannot be read.
+            UnreadableImage: see :func:`read_file`.
         """
-        try:
-            with open(self._path(row), "rb", buffering=0) as file:
-                file.seek(max(0, file.seek(0, os.SEEK_END) - count))
-                return file.read(count)
-        except OSError as error:
-            raise UnreadableImage(f"cannot be read: {error.strerror}", hint=_HINT) from error
+        return read_file(self._path(row), last=count)
 
     def _size(self, row: int) -> int:
         try:
@@ -122,6 +108,41 @@ class FileSource(LabelledRows):
 
     def _path(self, row: int) -> str:
         return os.path.join(self.place, self.paths[row])
+
+
+def read_file(path: str | Path, *, last: int | None = None) -> bytes:
+    """All bytes of a file, or its ``last`` ones.
+
+    Only of a file: a pipe would wait for ever, and some devices have no end.
+
+    Raises:
+        UnreadableImage: it is gone, may not be read, is no file, or is larger than
+            :data:`~alexkit.images.limits.MAX_FILE_BYTES`.
+    """
+    try:
+        # A pipe that nobody writes to would hold up its opening too.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            return _read(descriptor, last)
+        finally:
+            os.close(descriptor)
+    except FileNotFoundError as error:
+        raise UnreadableImage("the file is missing", hint=_HINT) from error
+    except OSError as error:
+        raise UnreadableImage(f"cannot be read: {error.strerror}", hint=_HINT) from error
+
+
+def _read(descriptor: int, last: int | None) -> bytes:
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        raise UnreadableImage("not a file but a pipe, a device or a folder", hint=_HINT)
+    size = status.st_size
+    if last is None and size > MAX_FILE_BYTES:
+        raise UnreadableImage(f"the file has {size / 2**30:.1f} GiB, too many", hint=_HINT)
+    with open(descriptor, "rb", buffering=0, closefd=False) as file:
+        if last is not None:
+            file.seek(max(0, size - last))
+        return file.read(-1 if last is None else last)
 
 
 def shown(name: str) -> str:

@@ -203,7 +203,7 @@ class _Walk:
         self._loops: set[str] = set()
         self._listed: dict[str, _Listing] = {}
         real = Path(os.path.realpath(root))
-        self._above_root = {_identity(str(place)) for place in (real, *real.parents)}
+        self._above_root = {self._identity(str(place)) for place in (real, *real.parents)}
 
     def folders(self, folder: str) -> tuple[str, ...]:
         """Names of the folders in a folder, sorted by code point."""
@@ -217,12 +217,12 @@ class _Walk:
         """Paths of the images in a folder and in those below it, links followed."""
         above = set(self._above_root)
         for parent in Path(folder).parents[:-1]:
-            above.add(_identity(os.path.join(self.root, parent)))
+            above.add(self._identity(str(parent)))
         paths: list[str] = []
         pending = [(folder, frozenset(above))]
         while pending:
             folder, chain = pending.pop()
-            identity = _identity(os.path.join(self.root, folder))
+            identity = self._identity(folder)
             if identity in chain:
                 self._loops.add(folder)
                 continue
@@ -261,21 +261,38 @@ class _Walk:
                         continue
                     if name.startswith(".") or name in _NOT_DATA:
                         self.hidden += 1
-                    elif entry.is_dir():
+                    elif _is_folder(entry):
                         folders.append(name)
                     elif (suffix := os.path.splitext(name)[1].lower()) not in IMAGE_SUFFIXES:
                         self.others[suffix or "no ending"] += 1
-                    elif entry.is_file() or entry.is_symlink():
+                    elif entry.is_symlink() or entry.is_file():
                         # A link to nowhere stays a row: it is told as a missing file.
                         images.append(name)
         except OSError as error:
-            raise DataError(
-                f"cannot list the folder {shown(_join(self.root, folder))}: {error.strerror}",
-                hint="give yourself permission to read it, or move it out of the data",
-            ) from error
+            raise self._closed(folder, error) from error
         return _Listing(tuple(sorted(folders)), tuple(sorted(images)))
 
+    def _identity(self, folder: str) -> tuple[int, int]:
+        """What two paths share that lead to the same folder."""
+        try:
+            status = os.stat(os.path.join(self.root, folder))
+        except OSError as error:
+            raise self._closed(folder, error) from error
+        return status.st_dev, status.st_ino
 
-def _identity(place: str) -> tuple[int, int]:
-    status = os.stat(place)
-    return status.st_dev, status.st_ino
+    def _closed(self, folder: str, error: OSError) -> DataError:
+        gone = isinstance(error, FileNotFoundError)
+        return DataError(
+            f"cannot list the folder {shown(os.path.join(self.root, folder))}:"
+            f" {error.strerror}",
+            hint="it went away while it was read: try again when nothing changes it"
+            if gone
+            else "give yourself permission to read it, or move it out of the data",
+        )
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself, or through a closed folder
+        return False

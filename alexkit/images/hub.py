@@ -16,7 +16,14 @@ from typing import Any, Protocol
 import numpy as np
 
 from alexkit.errors import DataError, UnreadableImage, UsageError
-from alexkit.images.files import IMAGE_SUFFIXES, SPLIT_ORDER, SPLIT_WORDS, counted, shown
+from alexkit.images.files import (
+    IMAGE_SUFFIXES,
+    SPLIT_ORDER,
+    SPLIT_WORDS,
+    counted,
+    read_file,
+    shown,
+)
 from alexkit.images.labels import missing_notes, number_labels, split_in
 from alexkit.images.source import SPLITS, ImageRecord, LabelledRows, Line, fingerprint_of
 
@@ -90,11 +97,11 @@ def open_dataset(data: Path) -> HubSource:
             if label is None:
                 names += [None] * len(shards[-1])
             else:
-                words = features.get(label, {}).get("names")
+                words = _record(features, label).get("names")
                 names += [_word(value, words) for value in shards[-1].column(label)]
-    except (arrow.lib.ArrowException, OSError, KeyError, IndexError) as error:
+    except (arrow.lib.ArrowException, OSError, LookupError, ValueError) as error:
         raise DataError(
-            f"{shown(str(place))} cannot be read: {str(error).splitlines()[0][:200]}",
+            f"{shown(str(place))} cannot be read: {_first_line(error)}",
             hint="download or save the dataset again",
         ) from error
     if not names:
@@ -113,6 +120,22 @@ def open_dataset(data: Path) -> HubSource:
         notes=(*notes, *more, *missing_notes(classes, labels, splits)),
         shards=tuple(shards),
     )
+
+
+def _file_of(folder: Path, path: str) -> bytes:
+    """A file that a dataset in ``folder`` names in place of an image's bytes.
+
+    A dataset comes from somewhere else: it does not choose among one's own files.
+    """
+    place = "" if "\0" in path else os.path.realpath(folder / path)
+    try:
+        if not place.startswith(os.path.join(os.path.realpath(folder), "")):
+            raise UnreadableImage("which is outside its folder", hint=_GONE)
+        return read_file(place)
+    except UnreadableImage as error:
+        raise UnreadableImage(
+            f"the dataset names the file {shown(path)!r}: {error.message}", hint=_GONE
+        ) from error
 
 
 @dataclass(eq=False)
@@ -141,23 +164,23 @@ class HubSource(LabelledRows):
         """The image's bytes; safe to call from several threads.
 
         Raises:
-            UnreadableImage: the row has none, or names a file that is not there.
+            UnreadableImage: the row has none, lies in a damaged part of the file, or names a
+                file that is not there or lies outside the dataset.
         """
         shard, at = self._at(row)
-        value = shard.image(at)
+        try:
+            value = shard.image(at)
+        except (_pyarrow("pyarrow").lib.ArrowException, OSError, ValueError) as error:
+            raise UnreadableImage(
+                f"{shown(shard.place.name)} is damaged here: {_first_line(error)}", hint=_GONE
+            ) from error
         if isinstance(value, bytes):
             return value
         if value is None:
             raise UnreadableImage("the row has no image", hint="leave it out")
         if isinstance(value.get("bytes"), bytes):
             return bytes(value["bytes"])
-        path = value.get("path") or ""
-        try:
-            return (shard.place.parent / path).read_bytes()
-        except OSError as error:
-            raise UnreadableImage(
-                f"the dataset names the file {shown(path)!r}, which is not there", hint=_GONE
-            ) from error
+        return _file_of(shard.place.parent, value.get("path") or "")
 
     def fingerprint(self) -> str:
         """Hex SHA-256 over classes, and paths, labels, splits and file sizes in row order.
@@ -302,7 +325,11 @@ def _opened(place: Path) -> tuple[dict[str, Any], Any, type[ArrowShard] | type[P
     features: dict[str, Any] = {}
     kept = (schema.metadata or {}).get(b"huggingface")
     if kept is not None:
-        features = json.loads(kept)["info"]["features"]
+        record = json.loads(kept)
+        try:
+            features = {**record["info"]["features"]}
+        except TypeError as error:
+            raise ValueError("its record of the columns is odd") from error
     return features, schema, make
 
 
@@ -335,12 +362,34 @@ def _label_column(schema: Any, features: Mapping[str, Any]) -> tuple[str | None,
 
 
 def _type(features: Mapping[str, Any], name: str) -> str | None:
+    return _record(features, name).get("_type")
+
+
+def _record(features: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """What the dataset says of a column; its own words, so of any shape."""
     record = features.get(name)
-    return record.get("_type") if isinstance(record, dict) else None
+    return record if isinstance(record, dict) else {}
 
 
 def _word(value: Any, words: Sequence[str] | None) -> str | None:
-    """The class of a row: a name, or a number in a list of names; -1 and nothing are none."""
+    """The class of a row: a name, or a number in a list of names; -1 and nothing are none.
+
+    Raises:
+        IndexError: there are not so many names.
+    """
+    # Where some rows have no label, pandas makes numbers of all others: 1 becomes 1.0.
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     if value is None or value == -1 or isinstance(value, (list, dict, float)):
         return None
-    return words[value] if words is not None and isinstance(value, int) else str(value)
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "backslashreplace")
+    if words is None or not isinstance(value, int):
+        return str(value)
+    if not 0 <= value < len(words):
+        raise IndexError(f"a label is {value}, and there are {len(words)} names of classes")
+    return str(words[value])
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)[:200]

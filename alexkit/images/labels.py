@@ -12,6 +12,9 @@ from alexkit.choices import Split
 from alexkit.images.files import SPLIT_ORDER, SPLIT_WORDS, counted
 from alexkit.images.source import NO_LABEL, SPLITS
 
+_NUMBER = re.compile(r"[0-9]{1,18}")
+"""A position in a list; a longer one is a name made of digits."""
+
 
 def number_labels(
     names: Sequence[str | None],
@@ -28,26 +31,29 @@ def number_labels(
     Returns:
         The K classes, (N) int32 labels, and notes.
     """
-    known = {name for name in names if name is not None}
+    # What each is called here; they are few among many rows.
+    called = {name: _storable(name) for name in set(names) if name is not None}
     notes: list[str] = []
-    width = 0
-    if known and all(name.isascii() and name.isdigit() for name in known):
-        width = len(str(max(map(int, known))))
-        if any(len(name) != width for name in known):
+    if called and all(_NUMBER.fullmatch(name) for name in called):
+        width = len(str(max(map(int, called))))
+        if any(len(name) != width for name in called):
             notes.append(f"classes are numbers: named {0:0{width}d}, {1:0{width}d}, … in order")
-        known = {f"{int(name):0{width}d}" for name in known}
-    classes = tuple(sorted(known))
+        called = {name: f"{int(name):0{width}d}" for name in called}
+    classes = tuple(sorted(set(called.values())))
     index = {name: label for label, name in enumerate(classes)}
+    label_of = {name: index[word] for name, word in called.items()}
     labels = np.array(
-        [
-            NO_LABEL if name is None else index[f"{int(name):0{width}d}" if width else name]
-            for name in names
-        ],
-        np.int32,
+        [NO_LABEL if name is None else label_of[name] for name in names], np.int32
     )
     if classes and (without := int((labels == NO_LABEL).sum())):
         notes.append(f"{counted(without, 'image')} without a label")
     return classes, labels, notes
+
+
+def _storable(name: str) -> str:
+    """A name as text that UTF-8 and HDF5 can hold: half characters, which JSON can write, and
+    zero bytes become escapes."""
+    return name.encode("utf-8", "backslashreplace").decode("utf-8").replace("\0", "\\x00")
 
 
 def missing_notes(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,11 +21,18 @@ LIST_SUFFIXES = frozenset({".csv", ".txt", ".lst"})
 """Endings that make a file a list, in lower case."""
 
 _COLUMNS = {
-    "path": ("path", "file", "filename", "file_name", "filepath", "image", "image_path", "img"),
-    "label": ("label", "class", "category", "target"),
+    "path": (
+        *("path", "file", "filename", "filepath", "image", "imagepath", "imagename", "img"),
+        *("imagefile", "imgpath", "name", "id", "imageid"),
+    ),
+    "label": ("label", "class", "classname", "category", "target"),
     "split": ("split", "set", "subset"),
 }
-"""What a header may call each column, in lower case."""
+"""What a header may call each column, best first, in lower case and without spaces, hyphens
+and underscores."""
+
+_OTHER_SEPARATORS = {";": "semicolons", "\t": "tabs", " ": "spaces"}
+"""What stands between the columns of lists that other programs write."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +53,8 @@ def open_list(file: Path) -> FileSource:
     empty one means none. Files that are missing stay rows, whose ``read`` says so.
 
     Raises:
-        DataError: not text, no row, an unknown split, too many columns, or every file
-            missing. The line is named where there is one.
+        DataError: not text, no row, an unknown split, too many columns, names of columns
+            that are not known, or every file missing. The line is named where there is one.
     """
     place = Path(os.path.abspath(file)).parent
     lines, notes = _read(file)
@@ -55,11 +63,13 @@ def open_list(file: Path) -> FileSource:
     splits = [_split(file, line) for line in lines]
     paths = tuple(line.path for line in lines)
     # Stops at the first one that is there, so that a long list costs one look.
-    if not any(os.path.exists(os.path.join(place, path)) for path in paths):
+    if not any(_is_there(place, path) for path in paths):
         raise DataError(
             f"none of the {counted(len(paths), 'file')} in {shown(str(file))} is there",
-            hint=f"the first is looked for at {shown(os.path.join(place, paths[0]))}",
+            hint=_separated_otherwise(place, paths[0])
+            or f"the first is looked for at {shown(os.path.join(place, paths[0]))}",
         )
+    _refuse_unknown_header(file, place, lines)
     classes = sorted({line.label for line in lines if line.label})
     index = {name: label for label, name in enumerate(classes)}
     labels = [index.get(line.label, NO_LABEL) for line in lines]
@@ -76,6 +86,36 @@ def open_list(file: Path) -> FileSource:
         notes=(*notes, *order_notes(classes)),
         place=place,
         paths=paths,
+    )
+
+
+def _is_there(place: Path, path: str) -> bool:
+    return os.path.exists(os.path.join(place, path))
+
+
+def _separated_otherwise(place: Path, path: str) -> str:
+    """A hint where the path's beginning is a file; else ""."""
+    for mark, name in _OTHER_SEPARATORS.items():
+        beginnings = (path.partition(mark)[0], path.rpartition(mark)[0])
+        if mark in path and any(os.path.isfile(os.path.join(place, b)) for b in beginnings):
+            return f"put commas, not {name}, between path, label and split"
+    return ""
+
+
+def _refuse_unknown_header(file: Path, place: Path, lines: list[_Line]) -> None:
+    """Else the names of the columns would become one more image, missing, and its class.
+
+    Raises:
+        DataError: the first line has no file's ending and names none, and all others do.
+    """
+    first, *rest = lines
+    endings = {os.path.splitext(line.path)[1].lower() for line in rest}
+    named = os.path.splitext(first.path)[1].lower()
+    if named or "" in endings or not rest or _is_there(place, first.path):
+        return
+    raise DataError(
+        f"line {first.number} of {shown(str(file))} names no file: {shown(first.path)!r}",
+        hint="if it is a header, call the column of files path; else mend or remove the line",
     )
 
 
@@ -137,9 +177,9 @@ def _cells(file: Path) -> Iterator[tuple[int, list[str]]]:
 
 def _header(cells: list[str]) -> dict[str, int]:
     """Column numbers by name when the line is a header, else nothing."""
-    words = [cell.strip().lower() for cell in cells]
+    words = [re.sub(r"[ _-]", "", cell).lower() for cell in cells]
     columns = {
-        name: next(at for at, word in enumerate(words) if word in synonyms)
+        name: words.index(next(word for word in synonyms if word in words))
         for name, synonyms in _COLUMNS.items()
         if any(word in synonyms for word in words)
     }

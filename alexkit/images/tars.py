@@ -192,6 +192,7 @@ class _Builder:
     nested: int = 0
 
     def add(self, path: bytes, offset: int, size: int) -> None:
+        path = path.partition(b"\0")[0]  # where the system's own tar would end it
         parts = [part for part in path.split(b"/") if part not in (b"", b".")]
         if path.startswith(b"/") or b".." in parts:
             self.left_out[2] += 1

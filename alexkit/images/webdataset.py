@@ -173,7 +173,7 @@ def _sample(
 def _label_in(text: str) -> str:
     try:
         record = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):  # no JSON, or nested without end
         return ""
     if isinstance(record, dict):
         for key in _JSON_KEYS:

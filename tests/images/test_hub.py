@@ -137,8 +137,77 @@ def test_one_parquet_file_and_rows_without_label_or_image(tmp_path: Path) -> Non
     assert source.read(3) == b"x"
     with pytest.raises(UnreadableImage, match="the row has no image"):
         source.read(0)
-    with pytest.raises(UnreadableImage, match=r"'gone.jpg', which is not there"):
+    with pytest.raises(UnreadableImage, match=r"'gone.jpg': the file is missing"):
         source.read(2)
+
+
+@wants_pyarrow
+@pytest.mark.parametrize("named", ["/etc/hostname", "../beside.jpg", "link.jpg", "", "a\0.jpg"])
+def test_a_dataset_does_not_choose_among_ones_own_files(tmp_path: Path, named: str) -> None:
+    (tmp_path / "beside.jpg").write_bytes(b"private")
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "link.jpg").symlink_to("../beside.jpg")
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    table = pa.table({"image": pa.array([{"bytes": None, "path": named}], kind)})
+    source = open_source(write_parquet(tmp_path / "d" / "x.parquet", table))
+    with pytest.raises(UnreadableImage, match=r"the dataset names the file .* outside"):
+        source.read(0)
+
+
+@wants_pyarrow
+@pytest.mark.parametrize(
+    ("labels", "classes", "expected"),
+    [
+        ([0.0, 1.0, None, 1.0], ("0", "1"), [0, 1, -1, 1]),  # pandas, where one is missing
+        ([b"ant", b"b\xff", None, b"ant"], ("ant", "b\\xff"), [0, 1, -1, 0]),
+        (["a\0", "b", "b", "b"], ("a\\x00", "b"), [0, 1, 1, 1]),
+    ],
+)
+def test_labels_of_other_types(
+    tmp_path: Path, labels: list[Any], classes: tuple[str, ...], expected: list[int]
+) -> None:
+    table = a_table([0, 1, 2, 3], False, ("image", "label"))
+    table = table.set_column(1, "label", pa.array(labels))
+    source = open_source(write_parquet(tmp_path / "x.parquet", table))
+    assert source.classes == classes
+    assert source.labels.tolist() == expected
+
+
+@wants_pyarrow
+@pytest.mark.parametrize("number", [3, -2])
+def test_a_label_without_a_name_is_refused(tmp_path: Path, number: int) -> None:
+    table = a_table([0, 1, 2]).set_column(1, "kind", pa.array([0, number, 1]))
+    with pytest.raises(DataError, match=f"a label is {number}, and there are 3 names"):
+        open_source(write_parquet(tmp_path / "x.parquet", table))
+
+
+@wants_pyarrow
+@pytest.mark.parametrize("record", [b"{", b"[]", b"{}", b'{"info": {"features": []}}'])
+def test_a_record_of_columns_that_is_odd(tmp_path: Path, record: bytes) -> None:
+    table = a_table([0, 1], False, ("image", "label"))
+    place = tmp_path / "x.parquet"
+    write_parquet(place, table.replace_schema_metadata({b"huggingface": record}))
+    with pytest.raises(DataError, match="cannot be read"):
+        open_source(place)
+
+
+@wants_pyarrow
+def test_a_damaged_group_costs_its_rows_alone(tmp_path: Path) -> None:
+    place = write_parquet(
+        tmp_path / "x.parquet", a_table(list(range(9)), False, ("image", "y"))
+    )
+    column = pq.ParquetFile(place).metadata.row_group(1).column(0)
+    data = bytearray(place.read_bytes())
+    begin = column.dictionary_page_offset or column.data_page_offset
+    data[begin : begin + column.total_compressed_size] = b"\xff" * column.total_compressed_size
+    place.write_bytes(data)
+    source = open_source(place)
+    for row in range(9):
+        if 3 <= row < 6:
+            with pytest.raises(UnreadableImage, match=r"x\.parquet is damaged here: "):
+                source.read(row)
+        else:
+            assert source.read(row) == tiny_jpeg(row)
 
 
 @wants_pyarrow

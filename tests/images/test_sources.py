@@ -220,11 +220,55 @@ def test_a_broken_link_stays_a_row(tmp_path: Path) -> None:
         source.read(1)
 
 
+def test_a_link_to_itself_is_a_row_or_nothing(tmp_path: Path) -> None:
+    touch(tmp_path, "a/1.jpg")
+    for name in ("a/2.jpg", "a/loop", "loop"):
+        (tmp_path / name).symlink_to(os.path.basename(name))
+    source = open_folder(tmp_path)
+    assert [path for path, _, _ in table(source)] == ["a/1.jpg", "a/2.jpg"]
+    with pytest.raises(UnreadableImage, match="cannot be read: Too many levels"):
+        source.read(1)
+
+
+def test_a_folder_that_goes_away_while_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touch(tmp_path / "data", "a/1.jpg", "b/1.jpg")
+    scan = os.scandir
+
+    def scan_and_move(place: str) -> object:
+        if Path(place) == tmp_path / "data" / "a":
+            (tmp_path / "data" / "b").rename(tmp_path / "away")
+        return scan(place)
+
+    monkeypatch.setattr(os, "scandir", scan_and_move)
+    with pytest.raises(DataError, match=r"cannot list the folder .*/b: No such file") as caught:
+        open_folder(tmp_path / "data")
+    assert "went away" in caught.value.hint
+
+
+def test_pipes_and_devices_are_not_waited_for(tmp_path: Path) -> None:
+    touch(tmp_path, "a/1.jpg")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "a/2.jpg").symlink_to("../pipe")
+    (tmp_path / "a/3.jpg").symlink_to("/dev/zero")
+    source = open_folder(tmp_path)
+    assert len(source) == 3
+    for row in (1, 2):
+        for read in (source.read, lambda row: source.end(row, 4)):
+            with pytest.raises(UnreadableImage, match="not a file but a pipe, a device"):
+                read(row)
+    listed = opened(tmp_path, "a/1.jpg\npipe\n")
+    with pytest.raises(UnreadableImage, match="not a file but a pipe"):
+        listed.read(1)
+    assert source.end(0, 5) == b"1.jpg"
+
+
 def test_reading_what_cannot_be_read(tmp_path: Path) -> None:
     source = open_folder(touch(tmp_path, "a/1.jpg", "a/2.jpg"))
     (tmp_path / "a/1.jpg").unlink()
     (tmp_path / "a/1.jpg").mkdir()
-    with pytest.raises(UnreadableImage, match="cannot be read: Is a directory"):
+    with pytest.raises(UnreadableImage, match="not a file but a pipe, a device or a folder"):
         source.read(0)
     with open(tmp_path / "a/2.jpg", "r+b") as film:
         film.truncate(2 << 30)
@@ -321,6 +365,38 @@ def test_a_header_names_the_columns(tmp_path: Path) -> None:
     assert table(source) == [("a.jpg", "dog", "val"), ("b.jpg", "", "train")]
     assert "line 1 read as a header: path, label, split" in notes(source)
     assert "1 image without a label" in notes(source)
+
+
+@pytest.mark.parametrize("header", ["Image Name,class_name", "id,Label", "label-id,IMAGE_PATH"])
+def test_headers_are_known_however_they_are_written(tmp_path: Path, header: str) -> None:
+    line = "a.jpg,dog" if not header.startswith("label") else "7,a.jpg"
+    source = opened(tmp_path, f"{header}\n{line}\n")
+    assert [path for path, _, _ in table(source)] == ["a.jpg"]
+
+
+def test_a_header_of_unknown_words_is_no_image_and_no_class(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"line 1 of .* names no file: 'Bild'") as caught:
+        opened(tmp_path, "Bild,Klasse\na.jpg,dog\nb.jpg,cat\n")
+    assert "call the column of files path" in caught.value.hint
+    # Where other files have no ending either, this may be one that is missing.
+    touch(tmp_path, "photo")
+    assert len(opened(tmp_path, "Bild,dog\nphoto,dog\n")) == 2
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("a.jpg;dog;train", "not semicolons"),
+        ("a.jpg\tdog", "not tabs"),
+        ("my photos/a.jpg 0", "not spaces"),
+        ("gone.jpg;dog", "looked for at .*gone.jpg;dog"),
+    ],
+)
+def test_other_separators_are_told(tmp_path: Path, line: str, words: str) -> None:
+    touch(tmp_path, "my photos/a.jpg")
+    with pytest.raises(DataError, match="none of the 1 file") as caught:
+        opened(tmp_path, line + "\n")
+    assert re.search(words, caught.value.hint)
 
 
 def test_quoted_paths_and_spaces(tmp_path: Path) -> None:

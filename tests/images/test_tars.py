@@ -93,6 +93,19 @@ def test_what_must_not_be_a_path_is_left_out_and_told(tmp_path: Path) -> None:
     assert "1 links or devices" in told
 
 
+def test_a_path_ends_at_a_zero_byte(tmp_path: Path) -> None:
+    archive = tmp_path / "x.tar"
+    with tarfile.open(archive, "w", format=tarfile.PAX_FORMAT) as tar:
+        for path in ("a/1.jpg\0/2.png", "b/3.jpg"):
+            member = tarfile.TarInfo("short")
+            member.pax_headers = {"path": path}
+            tar.addfile(member)
+    index = index_tar(archive, silent)
+    assert list(contents(archive, index)) == ["a/1.jpg", "b/3.jpg"]
+    assert [index.folder_names()[code] for code in index.folder] == ["a", "b"]
+    assert index.suffix_names() == ["jpg"]
+
+
 def test_a_file_of_many_gigabytes_in_binary(tmp_path: Path) -> None:
     """GNU's base-256 size; the file is sparse, so this costs no disk."""
     size = 9 << 30

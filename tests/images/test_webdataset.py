@@ -95,12 +95,34 @@ def test_captions_are_no_classes(tmp_path: Path) -> None:
     assert opened(tmp_path, files, "y.tar").classes == ("cat", "dog")
 
 
-@pytest.mark.parametrize("label", [b"{", b"[1]", b'{"other": 1}', b'{"label": true}', b""])
+@pytest.mark.parametrize(
+    "label",
+    [
+        b"{",
+        b"[1]",
+        b'{"other": 1}',
+        b'{"label": true}',
+        b"",
+        pytest.param(b"[" * 9**5, id="[["),
+    ],
+)
 def test_a_label_that_is_none(tmp_path: Path, label: bytes) -> None:
     files = {"1.jpg": b"x", "1.json": label, "2.jpg": b"y", "2.json": b'{"label": "a"}'}
     source = opened(tmp_path, files)
     assert source.labels.tolist() == [-1, 0]
     assert "1 image without a label" in notes(source)
+
+
+def test_labels_that_no_file_could_hold_are_escaped(tmp_path: Path) -> None:
+    files = {"1.jpg": b"x", "1.json": b'{"label": "a\\ud800"}', "2.jpg": b"y", "2.cls": b"b\0c"}
+    source = opened(tmp_path, files)
+    assert source.classes == ("a\\ud800", "b\\x00c")
+    assert len(source.fingerprint()) == 64
+
+
+def test_a_name_of_thousands_of_digits_is_a_name(tmp_path: Path) -> None:
+    files = {"1.jpg": b"x", "1.cls": b"9" * 5000, "2.jpg": b"y", "2.cls": b"7"}
+    assert opened(tmp_path, files).classes == ("7", "9" * 5000)
 
 
 def shards(root: Path) -> Path:

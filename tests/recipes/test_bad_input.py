@@ -80,11 +80,15 @@ CASES = [
     (["info", "nowhere"], 3, "nowhere"),
     (["info", "file.bin"], 4, "file.bin"),
     (["info", "empty"], 4, "empty"),
+    (["check", "n" * 300], 2, "a name is too long"),
+    (["pack", "photos", "--out", "n" * 250 + ".pack"], 2, "a name is too long"),
+    (["features", "photos", *RANDOM, "--out", "n" * 254 + ".h5"], 2, "a name is too long"),
+    (["train", "photos", "--out", "n" * 300], 2, "a name is too long"),
 ]
 
 
 @pytest.mark.parametrize(
-    ("words", "status", "said"), CASES, ids=[" ".join(words) for words, _, _ in CASES]
+    ("words", "status", "said"), CASES, ids=[" ".join(words)[:80] for words, _, _ in CASES]
 )
 def test_one_error_line_one_hint_line(
     words: list[str],
