@@ -34,6 +34,14 @@ def max_pool(x: Tensor, *, ceil: bool = False, size: int = 3) -> Tensor:
     return F.max_pool2d(x, size, 2, ceil_mode=ceil)
 
 
+def in_one_row(x: Tensor) -> Tensor:
+    """(N, D) of maps (N, C, H, W), averaged to 6 x 6 first where images had another size
+    than the network's own; (N, D) as it is."""
+    if x.ndim > 2 and x.shape[-2:] != (POOL5_SIDE, POOL5_SIDE):
+        x = F.adaptive_avg_pool2d(x, POOL5_SIDE)
+    return x.flatten(1)
+
+
 def response_norm(x: Tensor, *, coefficient: float, k: float) -> Tensor:
     """Local response normalisation across maps (P §3.3): x / (k + coefficient * S)^0.75,
     where S sums x² over the map and its two neighbours to each side, fewer at the ends.

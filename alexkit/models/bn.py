@@ -14,7 +14,7 @@ He's initialisation. What differs from it here, and why:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -26,9 +26,10 @@ from alexkit.models.blocks import (
     NormedConv2d,
     NormedLinear,
     fill_msra,
+    in_one_row,
     max_pool,
 )
-from alexkit.models.layered import LayeredNet, Walk, rectified, tapped
+from alexkit.models.layered import LayeredNet, Stages, Steps, rectified, tapped
 from alexkit.models.paper import CONV1_PAD
 
 LOW_DROPOUT = 0.2
@@ -58,28 +59,29 @@ class BatchNormAlexNet(LayeredNet):
             self.fc7 = NormedLinear(FC_WIDTH, FC_WIDTH)
         self.fc8 = nn.Linear(256 if gap else FC_WIDTH, num_classes)
 
-    def walk(self, x: Tensor) -> Walk:
-        x = yield from rectified("conv1", self.conv1(F.pad(x, CONV1_PAD)))
-        x = yield from tapped("pool1", max_pool(x))
-        x = yield from rectified("conv2", self.conv2(x))
-        x = yield from tapped("pool2", max_pool(x))
-        x = yield from rectified("conv3", self.conv3(x))
-        x = yield from rectified("conv4", self.conv4(x))
-        x = yield from rectified("conv5", self.conv5(x))
-        x = yield from tapped("pool5", max_pool(x))
+    def stages(self) -> Stages:
+        fc6, fc7, fc8 = self.fc6, self.fc7, self.fc8
+        stages: dict[str, Callable[[Tensor], Steps[Tensor]]] = {
+            "conv1": lambda x: rectified("conv1", self.conv1(F.pad(x, CONV1_PAD))),
+            "pool1": lambda x: tapped("pool1", max_pool(x)),
+            "conv2": lambda x: rectified("conv2", self.conv2(x)),
+            "pool2": lambda x: tapped("pool2", max_pool(x)),
+            "conv3": lambda x: rectified("conv3", self.conv3(x)),
+            "conv4": lambda x: rectified("conv4", self.conv4(x)),
+            "conv5": lambda x: rectified("conv5", self.conv5(x)),
+            "pool5": lambda x: tapped("pool5", max_pool(x)),
+        }
         if self.gap:
-            x = yield from tapped("gap", x.mean(dim=(2, 3)))
-        elif x.shape[-1] != POOL5_SIDE:  # images of another size than the network's own
-            x = F.adaptive_avg_pool2d(x, POOL5_SIDE)
-        x = x.flatten(1)
-        if self.fc6 is not None:
-            x = yield from rectified("fc6", self.fc6(x))
-            x = self.dropout(x)
-        if self.fc7 is not None:
-            x = yield from rectified("fc7", self.fc7(x))
-            x = self.dropout(x)
-        if self.fc8 is not None:
-            yield "fc8", self.fc8(x)
+            stages["gap"] = lambda x: tapped("gap", x.mean(dim=(2, 3)))
+        if fc6 is not None:
+            stages["fc6"] = lambda x: rectified("fc6", fc6(in_one_row(x)))
+        if fc7 is not None:
+            stages["fc7"] = lambda x: rectified("fc7", fc7(self.dropout(x)))
+        if fc8 is not None:
+            # What it reads is fc7, whose units are dropped, or maps as they are.
+            dropped = self.dropout if fc7 is not None else in_one_row
+            stages["fc8"] = lambda x: tapped("fc8", fc8(dropped(x)))
+        return stages
 
     def fill(
         self, layer: str, tensors: Mapping[str, Tensor], generator: torch.Generator

@@ -8,7 +8,7 @@ parameters at 1,000 classes. Source: ``train_val.prototxt`` of ``models/bvlc_ale
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,7 @@ from alexkit.models.blocks import (
     max_pool,
     response_norm,
 )
-from alexkit.models.layered import LayeredNet, Steps, Walk, rectified, tapped
+from alexkit.models.layered import LayeredNet, Stages, Steps, rectified, tapped
 
 LRN_COEFFICIENT = 1e-4 / 5
 """Caffe's α = 1e-4 is divided by n = 5 before it meets the sum (lrn_layer.cpp)."""
@@ -56,29 +56,36 @@ class BvlcAlexNet(LayeredNet):
         self.fc7: nn.Linear | None = nn.Linear(FC_WIDTH, FC_WIDTH)
         self.fc8 = nn.Linear(FC_WIDTH, num_classes)
 
-    def walk(self, x: Tensor) -> Walk:
-        x = yield from rectified("conv1", self.conv1(x))
-        x = yield from self.norm_and_pool("1", x)
-        x = yield from rectified("conv2", self.conv2(x))
-        x = yield from self.norm_and_pool("2", x)
-        x = yield from rectified("conv3", self.conv3(x))
-        x = yield from rectified("conv4", self.conv4(x))
-        x = yield from rectified("conv5", self.conv5(x))
-        x = yield from tapped("pool5", max_pool(x, ceil=True))
-        x = x.flatten(1)
-        if self.fc6 is not None:
-            x = yield from rectified("fc6", self.fc6(x))
-            x = self.dropout(x)
-        if self.fc7 is not None:
-            x = yield from rectified("fc7", self.fc7(x))
-            x = self.dropout(x)
-        if self.fc8 is not None:
-            yield "fc8", self.fc8(x)
+    def stages(self) -> Stages:
+        fc6, fc7, fc8 = self.fc6, self.fc7, self.fc8
+        stages: dict[str, Callable[[Tensor], Steps[Tensor]]] = {
+            "conv1": lambda x: rectified("conv1", self.conv1(x)),
+            **self.norm_and_pool("1"),
+            "conv2": lambda x: rectified("conv2", self.conv2(x)),
+            **self.norm_and_pool("2"),
+            "conv3": lambda x: rectified("conv3", self.conv3(x)),
+            "conv4": lambda x: rectified("conv4", self.conv4(x)),
+            "conv5": lambda x: rectified("conv5", self.conv5(x)),
+            "pool5": lambda x: tapped("pool5", max_pool(x, ceil=True)),
+        }
+        if fc6 is not None:
+            stages["fc6"] = lambda x: rectified("fc6", fc6(x.flatten(1)))
+        if fc7 is not None:
+            stages["fc7"] = lambda x: rectified("fc7", fc7(self.dropout(x)))
+        if fc8 is not None:
+            # What it reads is fc7, whose units are dropped, or maps as they are.
+            stages["fc8"] = lambda x: tapped(
+                "fc8", fc8(x.flatten(1) if fc7 is None else self.dropout(x))
+            )
+        return stages
 
-    def norm_and_pool(self, block: str, x: Tensor) -> Steps[Tensor]:
+    def norm_and_pool(self, block: str) -> dict[str, Callable[[Tensor], Steps[Tensor]]]:
         """The end of block 1 or 2: (N, C, H, W) to (N, C, H', W')."""
-        x = yield from tapped(f"norm{block}", _norm(x))
-        return (yield from tapped(f"pool{block}", max_pool(x)))
+        norm, pool = f"norm{block}", f"pool{block}"
+        return {
+            norm: lambda x: tapped(norm, _norm(x)),
+            pool: lambda x: tapped(pool, max_pool(x)),
+        }
 
     def fill(
         self, layer: str, tensors: Mapping[str, Tensor], generator: torch.Generator
@@ -97,10 +104,9 @@ class CaffeNet(BvlcAlexNet):
 
     positive_bias = 1.0
 
-    def norm_and_pool(self, block: str, x: Tensor) -> Steps[Tensor]:
+    def norm_and_pool(self, block: str) -> dict[str, Callable[[Tensor], Steps[Tensor]]]:
         """As in :class:`BvlcAlexNet`, pooled first."""
-        x = yield from tapped(f"pool{block}", max_pool(x))
-        return (yield from tapped(f"norm{block}", _norm(x)))
+        return dict(reversed(super().norm_and_pool(block).items()))
 
 
 def _norm(x: Tensor) -> Tensor:

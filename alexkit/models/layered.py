@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -30,13 +30,15 @@ A = TypeVar("A", Tensor, Halves)
 Net = TypeVar("Net", bound=nn.Module)
 Walk = Iterator[tuple[str, Activation]]
 Steps = Generator[tuple[str, A], None, A]
+Stages = Mapping[str, Callable[[Any], Generator[tuple[str, Any], None, Any]]]
+"""Layer -> what computes it, and its ``:pre``, from the value before."""
 
 CLASSIFIER = ("fc6", "fc7", "fc8")
 """The layers that weights may lack, from one of them to the end."""
 
 
 class LayeredNet(nn.Module):
-    """Base of the networks: subclasses hold the modules and write :meth:`walk`.
+    """Base of the networks: subclasses hold the modules and write :meth:`stages`.
 
     ``fc6``, ``fc7`` and ``fc8`` may be absent (see :meth:`cut`): a network without ``fc8``
     serves its layers but has no logits; one whose ``fc8`` reads ``pool5`` has no ``fc6``.
@@ -48,13 +50,32 @@ class LayeredNet(nn.Module):
     input_side = 224
     fc8: nn.Linear | None
 
-    def walk(self, x: Tensor) -> Walk:
-        """Computes (N, 3, H, W) float32 layer by layer, up to ``fc8``.
+    def stages(self) -> Stages:
+        """What computes each layer from the one before it, in order, those that are absent
+        left out: a stage yields its values by name and gives the last one back."""
+        raise NotImplementedError
+
+    def entered(self, x: Tensor) -> Activation:
+        """What the first stage takes, of (N, 3, H, W) float32 on the first slot."""
+        return x
+
+    def resumed(self, whole: Tensor) -> Activation:
+        """What the stage after a layer takes, of its value as :meth:`taps` gives it."""
+        return whole
+
+    def walk(self, x: Tensor, *, after: str | None = None) -> Walk:
+        """Computes (N, 3, H, W) float32 layer by layer, up to ``fc8``; or, ``after`` a layer
+        named, what follows it, ``x`` being that layer's value.
 
         Yields each layer's name and value. Who takes a value of a ``:pre`` layer copies it
         before going on: the ReLU that follows overwrites it.
         """
-        raise NotImplementedError
+        stages = self.stages()
+        names = list(stages)
+        begin = 0 if after is None else names.index(after) + 1
+        value = self.entered(x) if after is None else self.resumed(x)
+        for name in names[begin:]:
+            value = yield from stages[name](value)
 
     def fill(
         self, layer: str, tensors: Mapping[str, Tensor], generator: torch.Generator
@@ -75,10 +96,11 @@ class LayeredNet(nn.Module):
         """Moves it to ``devices``; a network of one slot goes to the first."""
         self.to(devices[0])
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits (N, K) on the first slot, of (N, 3, input_side, input_side) float32."""
+    def forward(self, x: Tensor, *, after: str | None = None) -> Tensor:
+        """Logits (N, K) on the first slot, of (N, 3, input_side, input_side) float32, or of
+        the value of the layer ``after``."""
         last: tuple[str, Activation] = ("image", x)
-        for last in self.walk(x):  # noqa: B007 - each value may go once the next is there
+        for last in self.walk(x, after=after):  # noqa: B007 - values may go one by one
             pass
         name, logits = last
         assert name == "fc8", f"the network ends at {name}: it has no classifier"

@@ -7,14 +7,20 @@ way of torchvision's ``alexnet.py``, whose conv4 has 256 maps where the article 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from alexkit.models.blocks import DROPOUT, FC_WIDTH, POOL5_SIDE, fill_torch, max_pool
-from alexkit.models.layered import LayeredNet, Walk, rectified, tapped
+from alexkit.models.blocks import (
+    DROPOUT,
+    FC_WIDTH,
+    POOL5_SIDE,
+    fill_torch,
+    in_one_row,
+    max_pool,
+)
+from alexkit.models.layered import LayeredNet, Stages, Steps, rectified, tapped
 
 
 class OneTowerAlexNet(LayeredNet):
@@ -36,24 +42,25 @@ class OneTowerAlexNet(LayeredNet):
         self.fc7: nn.Linear | None = nn.Linear(FC_WIDTH, FC_WIDTH)
         self.fc8 = nn.Linear(FC_WIDTH, num_classes)
 
-    def walk(self, x: Tensor) -> Walk:
-        x = yield from rectified("conv1", self.conv1(x))
-        x = yield from tapped("pool1", max_pool(x))
-        x = yield from rectified("conv2", self.conv2(x))
-        x = yield from tapped("pool2", max_pool(x))
-        x = yield from rectified("conv3", self.conv3(x))
-        x = yield from rectified("conv4", self.conv4(x))
-        x = yield from rectified("conv5", self.conv5(x))
-        x = yield from tapped("pool5", max_pool(x))
-        if x.shape[-2:] != (POOL5_SIDE, POOL5_SIDE):
-            x = F.adaptive_avg_pool2d(x, POOL5_SIDE)
-        x = x.flatten(1)
-        if self.fc6 is not None:
-            x = yield from rectified("fc6", self.fc6(self.dropout(x)))
-        if self.fc7 is not None:
-            x = yield from rectified("fc7", self.fc7(self.dropout(x)))
-        if self.fc8 is not None:
-            yield "fc8", self.fc8(x)
+    def stages(self) -> Stages:
+        fc6, fc7, fc8 = self.fc6, self.fc7, self.fc8
+        stages: dict[str, Callable[[Tensor], Steps[Tensor]]] = {
+            "conv1": lambda x: rectified("conv1", self.conv1(x)),
+            "pool1": lambda x: tapped("pool1", max_pool(x)),
+            "conv2": lambda x: rectified("conv2", self.conv2(x)),
+            "pool2": lambda x: tapped("pool2", max_pool(x)),
+            "conv3": lambda x: rectified("conv3", self.conv3(x)),
+            "conv4": lambda x: rectified("conv4", self.conv4(x)),
+            "conv5": lambda x: rectified("conv5", self.conv5(x)),
+            "pool5": lambda x: tapped("pool5", max_pool(x)),
+        }
+        if fc6 is not None:
+            stages["fc6"] = lambda x: rectified("fc6", fc6(self.dropout(in_one_row(x))))
+        if fc7 is not None:
+            stages["fc7"] = lambda x: rectified("fc7", fc7(self.dropout(x)))
+        if fc8 is not None:
+            stages["fc8"] = lambda x: tapped("fc8", fc8(in_one_row(x)))
+        return stages
 
     def fill(
         self, layer: str, tensors: Mapping[str, Tensor], generator: torch.Generator

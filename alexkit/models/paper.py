@@ -37,7 +37,7 @@ from alexkit.models.blocks import (
     max_pool,
     response_norm,
 )
-from alexkit.models.layered import Halves, LayeredNet, Walk, joined, rectified, tapped
+from alexkit.models.layered import Halves, LayeredNet, Stages, Steps, joined, rectified, tapped
 
 CONV1_PAD = (0, 3, 0, 3)
 """Zeros left, right, top and bottom of the image, in pixels."""
@@ -50,6 +50,12 @@ LRN_K = 2.0
 
 INIT_STD = 0.01
 """P §5, every layer."""
+
+LAYERS = (
+    *("conv1", "norm1", "pool1", "conv2", "norm2", "pool2"),
+    *("conv3", "conv4", "conv5", "pool5"),
+)
+"""Up to the classifier, in order."""
 
 ZERO_BIAS = ("conv1", "conv3", "fc8")
 """Layers whose biases begin at 0; at 1 in conv2, conv4, conv5, fc6 and fc7 (P §5)."""
@@ -132,35 +138,52 @@ class TwoTowerAlexNet(LayeredNet):
         self.to(devices[0])
         self.towers[-1].to(devices[-1])
 
-    def walk(self, x: Tensor) -> Walk:
+    def entered(self, x: Tensor) -> Halves:
+        x = F.pad(x, CONV1_PAD)
+        return tuple(x.to(slot) for slot in self.slots)
+
+    def resumed(self, whole: Tensor) -> Halves:
+        parts = whole.chunk(len(self.towers), dim=1)
+        return tuple(part.to(slot) for part, slot in zip(parts, self.slots, strict=True))
+
+    def stages(self) -> Stages:
         ablation = self.ablation
         activated = functools.partial(
             rectified, function=torch.tanh_ if ablation.tanh else torch.relu_
         )
         # 2 x 2 windows hang over the edge as CHM's do: 55, 28, 13, 6.
         pool = max_pool if ablation.overlap else functools.partial(max_pool, ceil=True, size=2)
-        x = F.pad(x, CONV1_PAD)
-        h: Halves = tuple(x.to(slot) for slot in self.slots)
-        h = yield from activated("conv1", self._each("conv1", h))
-        if ablation.lrn:
-            h = yield from tapped("norm1", _both(_norm, h))
-        h = yield from tapped("pool1", _both(pool, h))
-        h = yield from activated("conv2", self._each("conv2", h))
-        if ablation.lrn:
-            h = yield from tapped("norm2", _both(_norm, h))
-        h = yield from tapped("pool2", _both(pool, h))
-        h = yield from activated("conv3", self._each("conv3", _exchanged(h)))
-        h = yield from activated("conv4", self._each("conv4", h))
-        h = yield from activated("conv5", self._each("conv5", h))
-        h = yield from tapped("pool5", _both(pool, h))
+        there = [name for name in LAYERS if ablation.lrn or not name.startswith("norm")]
+        steps: dict[str, Callable[[str, Halves], Steps[Halves]]] = {
+            "norm": lambda name, h: tapped(name, _both(_norm, h)),
+            "pool": lambda name, h: tapped(name, _both(pool, h)),
+            "conv": lambda name, h: activated(name, self._each(name, h)),
+        }
+        stages: dict[str, Callable[[Halves], Steps[Halves]]] = {
+            name: functools.partial(steps[name[:4]], name) for name in there
+        }
+        stages["conv3"] = lambda h: steps["conv"]("conv3", _exchanged(h))
+        for name in ("fc6", "fc7"):
+            if getattr(self.towers[0], name) is not None:
+                stages[name] = functools.partial(self._joining, name, activated)
+        fc8 = self.fc8
+        if fc8 is not None:
+            stages["fc8"] = lambda h: tapped("fc8", (fc8(joined(self._read_by("fc8", h))),))
+        return stages
+
+    def _joining(
+        self, name: str, activated: Callable[[str, Halves], Steps[Halves]], h: Halves
+    ) -> Steps[Halves]:
+        """fc6 or fc7, which read both towers."""
+        return activated(name, self._each(name, _exchanged(self._read_by(name, h))))
+
+    def _read_by(self, name: str, h: Halves) -> Halves:
+        """What a layer of the classifier reads: rows, units of fc6 and fc7 dropped."""
         h = _both(torch.flatten, h, 1)
-        for layer in ("fc6", "fc7"):
-            if getattr(self.towers[0], layer) is not None:
-                h = yield from activated(layer, self._each(layer, _exchanged(h)))
-                if ablation.dropout:
-                    h = dropped(h, training=self.training)
-        if self.fc8 is not None:
-            yield "fc8", self.fc8(joined(h))
+        maps = name == "fc6" or self.towers[0].fc6 is None
+        if maps or not self.ablation.dropout:
+            return h
+        return dropped(h, training=self.training)
 
     def _each(self, layer: str, inputs: Halves) -> Halves:
         modules = [getattr(tower, layer) for tower in self.towers]

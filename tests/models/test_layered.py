@@ -126,3 +126,30 @@ def test_initial_values_follow_from_the_seed(make_net) -> None:
     )
     initialise(net, 5)
     assert all(torch.equal(t, kept[name]) for name, t in net.state_dict().items())
+
+
+@pytest.mark.parametrize("layer", ["conv2", "pool5", "fc6", "fc7"])
+def test_it_goes_on_after_a_layer(each_net, make_images, layer: str) -> None:
+    x = make_images(each_net.input_side, n=2)
+    with torch.inference_mode():
+        taps = each_net.taps(x, [layer, "fc8"])
+        assert torch.equal(each_net(taps[layer].clone(), after=layer), taps["fc8"])
+
+
+def test_what_is_dropped_after_a_layer_is_dropped_when_it_begins_there(
+    each_net, make_images
+) -> None:
+    x = make_images(each_net.input_side, n=2)
+    with torch.inference_mode():
+        fc6 = each_net.taps(x, ["fc6"])["fc6"]
+        each_net.train()
+        try:
+            torch.manual_seed(0)
+            first = each_net(fc6.clone(), after="fc6")
+            second = each_net(fc6.clone(), after="fc6")
+            torch.manual_seed(0)
+            again = each_net(fc6.clone(), after="fc6")
+        finally:
+            each_net.eval()
+    assert torch.equal(first, again)
+    assert not torch.equal(first, second)
