@@ -172,6 +172,11 @@ VARIANTS: Mapping[str, BackboneSpec] = MappingProxyType(_variants())
 """Networks that an option of ``train`` makes of those above; weights name them."""
 
 
+def is_ours(name: str) -> bool:
+    """Whether the network called ``name`` is one of those above, not torchvision's."""
+    return name in SPECS or name in VARIANTS
+
+
 def find_spec(name: str) -> BackboneSpec:
     """The network called ``name``.
 

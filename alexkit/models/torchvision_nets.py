@@ -19,6 +19,7 @@ from alexkit.errors import UnknownName, WeightsMismatch
 from alexkit.images.preprocess import Preprocess
 from alexkit.models.download import fetch
 from alexkit.models.layered import without_data
+from alexkit.models.records import check_count, describe, described, is_record
 from alexkit.models.weights import differences, file_sha256, read_tensors, state_sha256
 
 PROBE = 3
@@ -69,6 +70,15 @@ class TorchvisionNet(nn.Module):
         self._extractors.clear()
         self.to(devices[0])
 
+    def canonical_state_dict(self) -> dict[str, Tensor]:
+        """Its live tensors by torchvision's names, which are what a file has."""
+        return dict(self.network.state_dict())
+
+    @property
+    def logits_node(self) -> str:
+        """The node that :meth:`forward` returns."""
+        return list(self._shapes)[-1]
+
     def layer_shapes(self) -> dict[str, tuple[int, ...]]:
         """Every node with a value for each image, in order, then the modules; with the shape
         of one image's value."""
@@ -105,6 +115,7 @@ class TorchvisionBackbone:
         preprocess: what its images go through: that of its published weights.
         source: where the weights come from, for people.
         sha256: of the weight file, or of the tensors where there is no file.
+        classes: K names; index = output. Empty where the weights do not say.
         missing: names of tensors that the weights lack; none, they are refused.
     """
 
@@ -113,6 +124,7 @@ class TorchvisionBackbone:
     preprocess: Preprocess
     source: str
     sha256: str
+    classes: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
 
     @property
@@ -137,11 +149,21 @@ class TorchvisionBackbone:
         """Node -> the modules that mean it."""
         return self.net.modules_of
 
+    def metadata(self) -> dict[str, str]:
+        """What a weight file of this network says about itself."""
+        return describe(self.name, self.classes, self.preprocess)
+
 
 def classification_models() -> list[str]:
     """torchvision's names of its classification networks."""
     names: list[str] = torchvision.models.list_models(module=torchvision.models)
     return names
+
+
+def imagenet_names() -> tuple[str, ...]:
+    """torchvision's names of ImageNet's 1,000 classes, no two alike, in the order of their
+    WordNet ids, which is that of its published weights and of Caffe's."""
+    return tuple(torchvision.models.AlexNet_Weights.IMAGENET1K_V1.meta["categories"])
 
 
 def torchvision_skeleton(name: str) -> TorchvisionBackbone:
@@ -169,10 +191,12 @@ def load_torchvision(name: str, weights: Path | str, *, seed: int) -> Torchvisio
     """
     published = _published(name)
     preprocess = _preprocess(published.transforms())
+    classes: tuple[str, ...] = ()
+    side = preprocess.crop
     if weights == "random":
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            network = _build(name, None, preprocess.crop)
+            network = _build(name, None, side)
         source, sha256 = f"random, seed {seed}", state_sha256(network.state_dict())
     else:
         path, digest = Path(weights), None
@@ -180,10 +204,18 @@ def load_torchvision(name: str, weights: Path | str, *, seed: int) -> Torchvisio
             found = _HASH.search(published.url)
             assert found, published.url
             path, digest = fetch(published.url, found[1])
-        network = _from_file(name, path, preprocess.crop)
+        state, metadata = read_tensors(path)
+        said = metadata.get("model") if is_record(metadata) else name
+        if said != name:
+            raise WeightsMismatch(
+                f"{path} holds weights of {said}, not of {name}", hint="leave --model out"
+            )
+        classes, preprocess = described(metadata, preprocess, path)
+        network = _filled(name, state, path, side)
         source, sha256 = str(path), digest or file_sha256(path)
-    net = TorchvisionNet(network, preprocess.crop)
-    return TorchvisionBackbone(name, net, preprocess, source, sha256)
+    net = TorchvisionNet(network, side)
+    check_count(classes, net.layer_shapes()[net.logits_node][-1], Path(source))
+    return TorchvisionBackbone(name, net, preprocess, source, sha256, classes)
 
 
 def _build(name: str, state: Mapping[str, Tensor] | None, input_side: int) -> Any:
@@ -207,8 +239,7 @@ def _build(name: str, state: Mapping[str, Tensor] | None, input_side: int) -> An
         return torchvision.models.get_model(name, **settings)
 
 
-def _from_file(name: str, path: Path, input_side: int) -> Any:
-    state, _ = read_tensors(path)
+def _filled(name: str, state: Mapping[str, Tensor], path: Path, input_side: int) -> Any:
     if name.startswith("densenet"):
         state = {_OLD_DENSENET.sub(r"\1\2", key): tensor for key, tensor in state.items()}
     network = _build(name, state, input_side)

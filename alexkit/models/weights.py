@@ -108,6 +108,16 @@ def read_tensors(path: Path) -> tuple[State, dict[str, str]]:
     return _read_torch(path), {}
 
 
+def read_metadata(path: Path) -> dict[str, str]:
+    """A safetensors file's metadata, without its tensors; none of another file, or of one
+    that :func:`read_tensors` cannot read either."""
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            return dict(file.metadata() or {})
+    except (OSError, SafetensorError):
+        return {}
+
+
 def _read_safetensors(path: Path) -> tuple[State, dict[str, str]]:
     try:
         with safetensors.safe_open(path, framework="pt") as file:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -12,24 +11,34 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from alexkit.choices import WEIGHT_WORDS
 from alexkit.errors import DamagedFile, UnknownName, UsageError, WeightsMismatch
 from alexkit.images.preprocess import Preprocess
 from alexkit.models.download import fetch
 from alexkit.models.heads import attach_head
 from alexkit.models.layered import LayeredNet, initialise, with_room
-from alexkit.models.specs import SPECS, VARIANTS, BackboneSpec, detect_models, find_spec
-from alexkit.models.weights import file_sha256, fit_state, read_state, state_sha256
+from alexkit.models.records import check_count, describe, described, is_record
+from alexkit.models.specs import (
+    SPECS,
+    VARIANTS,
+    BackboneSpec,
+    detect_models,
+    find_spec,
+    is_ours,
+)
+from alexkit.models.weights import (
+    file_sha256,
+    fit_state,
+    read_metadata,
+    read_state,
+    state_sha256,
+)
 
 if TYPE_CHECKING:
     from alexkit.models.torchvision_nets import TorchvisionBackbone
 
-FORMAT = "alexkit/weights"
-FORMAT_VERSION = "1"
-
 PUBLISHED = "alexnet-owt"
 """The network that ``imagenet`` means when none is named."""
-
-EDITED = "the file was edited, or written by another version of alexkit"
 
 CPU = torch.device("cpu")
 
@@ -98,13 +107,7 @@ class Backbone:
 
     def metadata(self) -> dict[str, str]:
         """What a weight file of this network says about itself."""
-        return {
-            "format": FORMAT,
-            "format_version": FORMAT_VERSION,
-            "model": self.spec.name,
-            "classes": json.dumps(self.classes),
-            "preprocess": json.dumps(self.preprocess.to_record()),
-        }
+        return describe(self.spec.name, self.classes, self.preprocess)
 
 
 def skeleton(model: str | None) -> Backbone | TorchvisionBackbone:
@@ -132,10 +135,22 @@ def load_any(
     Raises:
         UnknownName: no such model in either.
     """
-    if model is None or model in SPECS or model in VARIANTS:
+    if model is None and weights not in WEIGHT_WORDS:
+        model = _torchvision_model_in(Path(weights))
+    if model is None or is_ours(model):
         return load_backbone(model, weights, seed=seed)
     made: TorchvisionBackbone = _torchvision(model).load_torchvision(model, weights, seed=seed)
     return made
+
+
+def _torchvision_model_in(path: Path) -> str | None:
+    """The network of torchvision that a weight file of ours says it is of."""
+    metadata = read_metadata(path)
+    said = metadata.get("model") if is_record(metadata) else None
+    if said is None or is_ours(said):
+        return None
+    nets = import_module("alexkit.models.torchvision_nets")  # see _torchvision
+    return said if said in nets.classification_models() else None
 
 
 def _torchvision(model: str) -> Any:
@@ -212,18 +227,13 @@ def _random(spec: BackboneSpec | None, seed: int, num_classes: int) -> Backbone:
 
 def _from_file(spec: BackboneSpec | None, path: Path, sha256: str | None) -> Backbone:
     state, metadata = read_state(path)
-    if metadata.get("format") != FORMAT:
-        metadata = {}  # another program's, e.g. {"format": "pt"}
-    spec = _spec_of(spec, state, metadata, path)
-    classes, preprocess = _described(metadata, spec, path)
+    spec = _spec_of(spec, state, metadata if is_record(metadata) else {}, path)
+    classes, preprocess = described(metadata, spec.preprocess, path)
     whole = list(spec.empty().canonical_state_dict())
     net = with_room(_shaped_like(spec, state))
     fit_state(net, state, what=f"{path} does not fit {spec.name}")
     outputs = net.fc8.out_features if net.fc8 is not None else 0
-    if classes and outputs != len(classes):
-        raise DamagedFile(
-            f"{path} names {len(classes)} classes for {outputs} outputs", hint=EDITED
-        )
+    check_count(classes, outputs, path)
     return Backbone(
         net=net,
         spec=spec,
@@ -244,7 +254,7 @@ def _spec_of(
     """The network the weights are for: as they say, else as named, else by their shapes."""
     said = metadata.get("model")
     if said is not None:
-        if said not in SPECS and said not in VARIANTS:
+        if not is_ours(said):
             raise DamagedFile(
                 f"{path} is for a network called {said!r}, which is not known here",
                 hint="it may need a newer alexkit; known: " + ", ".join(SPECS),
@@ -280,28 +290,3 @@ def _shaped_like(spec: BackboneSpec, state: Mapping[str, Tensor]) -> LayeredNet:
         before = "gap" if "gap" in net.layer_shapes() else "pool5"
         attach_head(net, len(head), at=before if behind_pool5 else "fc7")
     return net
-
-
-def _described(
-    metadata: Mapping[str, str], spec: BackboneSpec, path: Path
-) -> tuple[tuple[str, ...], Preprocess]:
-    """Class names and preprocessing in a file of ours; the network's own in another's."""
-    if not metadata:
-        return (), spec.preprocess
-    if metadata.get("format_version") != FORMAT_VERSION:
-        raise DamagedFile(
-            f"{path} has weight format {metadata.get('format_version')}, not {FORMAT_VERSION}",
-            hint="use the version of alexkit that wrote it",
-        )
-    try:
-        classes = json.loads(metadata["classes"])
-        record = json.loads(metadata["preprocess"])
-    except (KeyError, ValueError) as error:
-        raise DamagedFile(
-            f"{path} does not describe its weights: {error!r}", hint=EDITED
-        ) from error
-    if not isinstance(classes, list) or not all(isinstance(c, str) for c in classes):
-        raise DamagedFile(f"{path} has no list of class names", hint=EDITED)
-    if not isinstance(record, dict):
-        raise DamagedFile(f"{path} has no preprocessing record", hint=EDITED)
-    return tuple(classes), Preprocess.from_record(record)

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from alexkit.choices import MODELS, WEIGHT_WORDS, Split
+from alexkit.choices import WEIGHT_WORDS, Split
 from alexkit.errors import DataError, UsageError
 from alexkit.events import Chosen, Note, Reporter, Warned
 from alexkit.images.opening import open_source
 from alexkit.images.packed import JpegPack, PackSource
 from alexkit.images.preprocess import Preprocess
 from alexkit.images.source import NO_LABEL, SPLITS, ImageSource
+from alexkit.models.specs import is_ours
 from alexkit.models.zoo import Backbone, load_any, load_backbone
 from alexkit.recipes.run_dir import RUNS, read_record, runs_here
 
@@ -126,15 +127,8 @@ def choose_weights(weights: str, report: Reporter) -> Path | str:
 
 def choose_backbone(model: str | None, weights: str, seed: int, report: Reporter) -> Backbone:
     """Loads the network that ``--weights`` and ``--model`` mean, and says which it is."""
-    chosen = choose_weights(weights, report)
-    backbone = load_backbone(model, chosen, seed=seed)
-    report(
-        Chosen(
-            "network", backbone.spec.name, f"weights {backbone.source} {backbone.sha256[:12]}"
-        )
-    )
-    if backbone.missing:
-        report(Note(f"the weights have no classifier: {', '.join(backbone.missing)}"))
+    backbone = load_backbone(model, choose_weights(weights, report), seed=seed)
+    _tell_network(backbone, report)
     return backbone
 
 
@@ -143,15 +137,20 @@ def choose_any_backbone(
 ) -> Backbone | TorchvisionBackbone:
     """:func:`choose_backbone`, and torchvision's networks; with ``auto`` those have their own
     published weights."""
-    if model is None or model in MODELS:
-        return choose_backbone(model, weights, seed, report)
-    if weights == "auto":
+    if weights == "auto" and model is not None and not is_ours(model):
         report(Chosen("weights", "imagenet", f"torchvision's default weights of {model}"))
         weights = "imagenet"
     backbone = load_any(model, choose_weights(weights, report), seed=seed)
-    told = f"weights {backbone.source} {backbone.sha256[:12]}"
-    report(Chosen("network", backbone.name, told))
+    _tell_network(backbone, report)
     return backbone
+
+
+def _tell_network(backbone: Backbone | TorchvisionBackbone, report: Reporter) -> None:
+    report(
+        Chosen("network", backbone.name, f"weights {backbone.source} {backbone.sha256[:12]}")
+    )
+    if backbone.missing:
+        report(Note(f"the weights have no classifier: {', '.join(backbone.missing)}"))
 
 
 def choose_feature_files(files: tuple[Path, ...], report: Reporter) -> tuple[Path, ...]:

@@ -14,6 +14,7 @@ from alexkit.errors import DamagedFile, UnknownName, WeightsMismatch
 from alexkit.images.preprocess import Preprocess
 from alexkit.models import torchvision_nets
 from alexkit.models.torchvision_nets import TorchvisionBackbone, load_torchvision
+from alexkit.models.weights import write_weights
 from alexkit.models.zoo import load_any, load_backbone, skeleton
 
 
@@ -183,3 +184,30 @@ def test_the_real_squeezenet(real_data: Path) -> None:
     assert backbone.net.layer_shapes()["features.12.cat"] == (512, 13, 13)
     with pytest.raises(WeightsMismatch):
         load_backbone(None, path, seed=0)
+
+
+def test_a_file_of_ours_names_network_classes_and_preprocessing(tmp_path: Path) -> None:
+    backbone = random_net("squeezenet1_1")
+    backbone.classes = tuple(f"class {i:03d}" for i in range(1000))
+    backbone.preprocess = Preprocess(resize=250, exif=True)
+    path = tmp_path / "best.safetensors"
+    sha256 = write_weights(path, backbone.net.canonical_state_dict(), backbone.metadata())
+    again = load_any(None, path, seed=0)
+    assert (again.name, again.sha256) == ("squeezenet1_1", sha256)
+    assert (again.classes, again.preprocess) == (backbone.classes, backbone.preprocess)
+    with torch.inference_mode():
+        assert torch.equal(again.net.eval()(images(64)), backbone.net(images(64)))
+    with pytest.raises(WeightsMismatch, match="holds weights of squeezenet1_1, not of vgg11"):
+        load_any("vgg11", path, seed=0)
+    state = backbone.net.canonical_state_dict()
+    write_weights(path, state, {**backbone.metadata(), "classes": '["one", "two"]'})
+    with pytest.raises(DamagedFile, match="names 2 classes for 1000 outputs"):
+        load_any(None, path, seed=0)
+    write_weights(path, state, {**backbone.metadata(), "model": "squeezenet9"})
+    with pytest.raises(DamagedFile, match="called 'squeezenet9', which is not known here"):
+        load_any(None, path, seed=0)
+
+
+def test_imagenets_names_are_no_two_alike() -> None:
+    names = torchvision_nets.imagenet_names()
+    assert (len(set(names)), names[0], names[999]) == (1000, "tench", "toilet tissue")
