@@ -50,6 +50,7 @@ from alexkit.probes.metrics import (
 )
 from alexkit.probes.norms import FittedNorm, Norm
 from alexkit.probes.objective import Problems
+from alexkit.probes.outcomes import margins
 from alexkit.probes.protocols import ProtocolRecord, protocol_of
 from alexkit.probes.rows import (
     Features,
@@ -103,11 +104,14 @@ class SplitResult:
         choice: how C was chosen.
         norm, model: fitted on all training rows.
         table: (K, K) counts, true class down; None where a row may have several classes, and
-            so are ``accuracy``, ``mean_class_accuracy``, ``top5`` and ``right``.
+            so are ``accuracy``, ``mean_class_accuracy``, ``top5``, ``right``, ``predicted``
+            and ``margin``.
         per_class: (K) share of right test rows, or average precision (area) where a row may
             have several; NaN for a class without test rows.
         map: mean average precision, by area and by eleven points.
         right: (test rows) whether the class was predicted.
+        predicted: (test rows) int64, the class that was.
+        margin: (test rows) see :func:`alexkit.probes.outcomes.margins`.
     """
 
     division: Division
@@ -121,6 +125,8 @@ class SplitResult:
     mean_class_accuracy: float | None = None
     top5: float | None = None
     right: npt.NDArray[np.bool_] | None = None
+    predicted: Labels | None = None
+    margin: Array | None = None
 
     @property
     def gap(self) -> float:
@@ -267,6 +273,8 @@ def score(model: Probe, test: Part, task: Task, result: SplitResult) -> SplitRes
         top5=top_k(scores, y, 5),
         per_class=per_class(table),
         right=predicted == y,
+        predicted=predicted,
+        margin=margins(scores, y),
     )
 
 

@@ -24,15 +24,22 @@ from alexkit.events import Chosen, Note, Reporter, Saved
 from alexkit.features.store import FeatureStore
 from alexkit.probes.compare import mcnemar
 from alexkit.probes.norms import Norm
+from alexkit.probes.outcomes import Outcomes, outcomes
 from alexkit.probes.protocol import LayerResult, Task, judge_layer, tested
 from alexkit.probes.rows import Features
 from alexkit.probes.saved import probe_of, save_probe
 from alexkit.probes.scores import summary
 from alexkit.probes.solver import GRAM_ROWS
 from alexkit.recipes.eval_plan import Plan, describe, plan, tell_pooling
-from alexkit.recipes.eval_rows import LayerRows, free_memory, write_splits
+from alexkit.recipes.eval_rows import EvalRows, LayerRows, free_memory, write_splits
 from alexkit.recipes.inputs import choose_feature_files
 from alexkit.recipes.options import EvalOptions
+from alexkit.recipes.predictions import (
+    PREDICTIONS,
+    PROBE_COLUMNS,
+    probe_lines,
+    write_predictions,
+)
 from alexkit.recipes.run_dir import Remembering, RunDir, write_json
 
 EVAL_FILE = "eval.json"
@@ -45,11 +52,13 @@ class Judged:
     Attributes:
         name: the layer, with its file where there are several.
         right: (n) 1 or 0, -1 for rows that were not tested.
+        outcomes: of each row, None where rows may have several classes.
     """
 
     name: str
     result: dict[str, Any]
     right: npt.NDArray[np.int64]
+    outcomes: Outcomes | None
 
 
 def run(options: EvalOptions, report: Reporter) -> dict[str, Any]:
@@ -73,6 +82,7 @@ def run(options: EvalOptions, report: Reporter) -> dict[str, Any]:
                 "protocol": describe(planned, options),
                 "results": [one.result for one in judged],
                 "comparisons": _compare(judged),
+                "predictions": _write_hardest(judged, planned.rows, folder.path / PREDICTIONS),
             }
             if options.save_splits is not None:
                 told = write_splits(planned.tasks[0].divisions, planned.rows.paths)
@@ -111,10 +121,9 @@ def _judge(
                     report(Saved("probe", str(options.save)))
                 name = layer if len(stores) == 1 else f"{store.path} {layer}"
                 right = tested(found.splits, x.shape[0])
-                if task is planned.tasks[-1]:
-                    yield Judged(name, told | scores, right)
-                else:
-                    yield Judged("", told | scores, right)
+                name = name if task is planned.tasks[-1] else ""
+                each = outcomes(found.splits, x.shape[0])
+                yield Judged(name, told | scores, right, each)
 
 
 def _in_memory(rows: LayerRows, norm: str, probe: str, report: Reporter) -> Features:
@@ -140,14 +149,33 @@ def _in_memory(rows: LayerRows, norm: str, probe: str, report: Reporter) -> Feat
     )
 
 
+def _comparable(judged: Sequence[Judged]) -> list[Judged]:
+    return [one for one in judged if one.name and one.outcomes is not None]
+
+
+def _mean_class_accuracy(one: Judged) -> float:
+    return float(one.result["mean_class_accuracy"]["mean"])
+
+
+def _write_hardest(judged: Sequence[Judged], rows: EvalRows, path: Path) -> dict[str, str]:
+    """The rows of the best layer into a CSV file; returns which layer that is."""
+    named = _comparable(judged)
+    if not named:
+        return {}
+    best = max(named, key=_mean_class_accuracy)
+    assert best.outcomes is not None
+    assert rows.labels is not None
+    lines = probe_lines(best.outcomes, rows.paths, rows.labels, rows.classes)
+    write_predictions(path, PROBE_COLUMNS, lines)
+    return {name: best.result[name] for name in ("file", "layer")}
+
+
 def _compare(judged: Sequence[Judged]) -> list[dict[str, Any]]:
     """The best layer against every other, on the rows that both tested."""
-    named = [
-        one for one in judged if one.name and one.result["mean_class_accuracy"] is not None
-    ]
+    named = _comparable(judged)
     if len(named) < 2:
         return []
-    best = max(named, key=lambda one: float(one.result["mean_class_accuracy"]["mean"]))
+    best = max(named, key=_mean_class_accuracy)
     told = []
     for other in named:
         if other is not best:

@@ -41,6 +41,7 @@ from alexkit.recipes.ledger import LEDGER, Ledger
 from alexkit.recipes.meter import Meter
 from alexkit.recipes.options import FitOptions
 from alexkit.recipes.plan import Plan
+from alexkit.recipes.predictions import PREDICTIONS, Predictions
 from alexkit.recipes.progress import METRICS, Progress, write_metrics
 from alexkit.recipes.run_dir import Remembering, RunDir
 from alexkit.recipes.space import tell_space
@@ -74,6 +75,7 @@ class FitRun:
         self.checkpoints = CheckpointFolder(run.path / "state")
         self.saver = Saver(self.checkpoints, SaveRule())
         self.meter = Meter(plan.source, plan.threads, plan.epochs, report)
+        self.predictions = Predictions(plan.source, plan.backbone.classes)
         self.rolled_back = False
 
     def __call__(self) -> dict[str, Any]:
@@ -209,6 +211,7 @@ class FitRun:
         progress.epoch, progress.batch, progress.sums = progress.epoch + 1, 0, {}
         if progress.best is row:
             self._write_weights("best")
+            self.predictions.write(self.run.path / PREDICTIONS)
         write_metrics(self.run.path / METRICS, progress.metrics)
         shown = ("train_loss", "train_top1", "loss", "top1", "top5")
         self.report(EpochDone(progress.epoch, {name: row[name] for name in shown}))
@@ -220,6 +223,7 @@ class FitRun:
 
     def _validate(self, stop: Stop) -> dict[str, float]:
         plan, preprocess = self.plan, self.plan.backbone.preprocess
+        self.predictions.clear()
 
         def prepare(batch: Batch) -> tuple[Tensor, Tensor]:
             self._stop_if_asked(stop)
@@ -227,7 +231,7 @@ class FitRun:
             return preprocess.normalise(batch.pixels), batch.labels
 
         batches = self._read(plan.holdout.judged, preprocess.square)
-        return validate(self.judged, batches, prepare=prepare)
+        return validate(self.judged, batches, prepare=prepare, seen=self.predictions.add)
 
     def _read(self, rows: Rows, to_square: ToSquare) -> Iterator[Batch]:
         plan, preprocess = self.plan, self.plan.backbone.preprocess

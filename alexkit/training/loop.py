@@ -153,7 +153,11 @@ def _figures(
 
 
 def validate(
-    net: nn.Module, batches: Iterable[BatchT], *, prepare: Prepare[BatchT]
+    net: nn.Module,
+    batches: Iterable[BatchT],
+    *,
+    prepare: Prepare[BatchT],
+    seen: Callable[[BatchT, Tensor], None] = lambda batch, logits: None,
 ) -> dict[str, float]:
     """Judges ``net`` on every image of ``batches``, each once, without dropout.
 
@@ -163,6 +167,7 @@ def validate(
         net: gives logits (N, K); its training mode is left as it was.
         batches: every labelled image once; a batch may be empty.
         prepare: as for :func:`fit`.
+        seen: given each batch that is not empty with its logits, (N, K), where they are.
 
     Returns:
         ``loss`` (mean cross-entropy, nats), ``top1`` and ``top5`` (fractions; with fewer
@@ -182,6 +187,7 @@ def validate(
                 if len(x):
                     logits = net(x)
                     totals = totals.to(logits.device) + _tally(logits, y.to(logits.device))
+                    seen(batch, logits)
                     n += len(x)
     finally:
         net.train(was_training)
