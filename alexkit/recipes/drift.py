@@ -1,10 +1,10 @@
-"""How far features move when large photos are decoded smaller than they are."""
+"""How far features move when large photos are decoded smaller, and only their crop resized."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -37,19 +37,19 @@ def measure_drift(
     Returns:
         ``looked_at`` and ``smaller``, how many photos were decoded and how many of them come
         out smaller, and ``layers``: for each the median and the largest of
-        ‖fast - exact‖ / ‖exact‖ over the smaller ones; empty where there are none.
+        ‖fast - exact‖ / ‖exact‖ over all; empty where there are none.
     """
     if isinstance(source, ReadyPixels):
         report(Note("a pack is decoded already: --decode fast changes nothing"))
         return {"looked_at": 0, "smaller": 0, "layers": {}}
     rows = np.unique(np.linspace(0, len(source) - 1, LOOKED_AT).astype(int)).tolist()
     pairs = [pair for row in rows if (pair := _both(source, row, preprocess)) is not None]
-    moved = [pair for pair in pairs if pair[0] is not pair[1]]
+    smaller = sum(pair.smaller for pair in pairs)
     net.eval()
     apart: dict[str, list[float]] = {layer: [] for layer in layers}
-    for pair in moved:
+    for pair in pairs:
         with torch.inference_mode():
-            pixels = torch.from_numpy(np.stack(pair)).to(device)
+            pixels = torch.from_numpy(np.stack((pair.exact, pair.fast))).to(device)
             taps = net.taps(preprocess.normalise(pixels), layers)
         for layer, (exact, fast) in taps.items():
             share = torch.linalg.vector_norm(fast - exact) / torch.linalg.vector_norm(exact)
@@ -59,17 +59,22 @@ def measure_drift(
         for layer, shares in apart.items()
         if shares
     }
-    text = f"fast decoding: {len(moved)} of {len(pairs)} photos looked at are large enough"
+    text = f"fast: {smaller} of {len(pairs)} photos looked at are decoded smaller"
     for layer, share in found.items():
         text += f"; {layer} moves by {share['median']:.1%}, at most {share['largest']:.1%}"
     report(Note(text))
-    return {"looked_at": len(pairs), "smaller": len(moved), "layers": found}
+    return {"looked_at": len(pairs), "smaller": smaller, "layers": found}
 
 
-def _both(
-    source: ImageSource, row: int, preprocess: Preprocess
-) -> tuple[Pixels, Pixels] | None:
-    """The exact square and the fast one, the same object where they are equal by nature."""
+class _Pair(NamedTuple):
+    """One photo both ways, (crop, crop, 3) uint8, and whether it was decoded smaller."""
+
+    exact: Pixels
+    fast: Pixels
+    smaller: bool
+
+
+def _both(source: ImageSource, row: int, preprocess: Preprocess) -> _Pair | None:
     exact = replace(preprocess, decode="exact")
     try:
         data = source.read(row)
@@ -77,5 +82,5 @@ def _both(
         small = decode(data, exif=preprocess.exif, at_least=preprocess.at_least).rgb
     except UnreadableImage:
         return None
-    square = exact.square(whole)
-    return square, square if small.shape == whole.shape else exact.square(small)
+    smaller = small.shape != whole.shape
+    return _Pair(exact.square(whole), preprocess.square(small), smaller)

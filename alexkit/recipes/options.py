@@ -151,7 +151,7 @@ class FeaturesOptions(SharedOptions):
     list_layers: bool = option(False, "Show layers, shapes and bytes an image; needs no DATA.")
     precision: Precision = option(Precision.FLOAT32, "Number type of products.")
     decode: Decode = option(
-        Decode.EXACT, "fast reads large JPEGs smaller; what that moves is measured and said."
+        Decode.EXACT, "fast: large JPEGs smaller, only the crop resized; says what that moves."
     )
     exif: Exif | None = exif_option()
 

@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from alexkit.errors import UnreadableImage
@@ -430,6 +432,87 @@ def test_threads_do_not_upset_the_warning_filters() -> None:
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda one: decode(one, exif=True), data))
     assert list(warnings.filters) == filters
+
+
+# --- any damage
+
+
+def small_files() -> list[bytes]:
+    """One of each format and kind of compression, a few kilobytes each."""
+    image = Image.fromarray(photo(40, 56))
+    tagged = Image.Exif()
+    tagged[0x0112] = 6
+    kinds: list[tuple[Any, str, dict[str, Any]]] = [
+        (image, "JPEG", {"exif": tagged}),
+        (image, "JPEG", {"progressive": True}),
+        (image.convert("L"), "JPEG", {"restart_marker_blocks": 3}),
+        (image.convert("CMYK"), "JPEG", {}),
+        (image, "MPO", {"save_all": True, "append_images": [image]}),
+        (image, "PNG", {"exif": tagged}),
+        (image.convert("RGBA"), "PNG", {}),
+        (image.convert("P"), "PNG", {}),
+        (image.convert("P"), "GIF", {"save_all": True, "append_images": [image]}),
+        (image, "WEBP", {"exif": tagged}),
+        (image.convert("RGBA"), "WEBP", {"lossless": True}),
+        (image, "TIFF", {}),
+        (image, "TIFF", {"compression": "jpeg"}),
+        (image, "TIFF", {"compression": "tiff_lzw"}),
+        (image.convert("1"), "TIFF", {"compression": "group4"}),
+        (image, "BMP", {}),
+        (image.convert("P"), "BMP", {}),
+        (image, "PPM", {}),
+        (image, "PCX", {}),
+        (image, "ICO", {}),
+    ]
+    return [encoded(one, kind, **options) for one, kind, options in kinds]
+
+
+SMALL_FILES = small_files()
+EDITS = st.lists(
+    st.tuples(
+        st.sampled_from(["cut", "set", "zero", "insert", "remove", "repeat"]),
+        st.floats(0, 1),  # where; headers come first and matter most, so it is squared
+        st.sampled_from([b"\0", b"\xff", b"\x7f\xff\xff\xff", b"\xff\xff\xff\x7f", b"\x80\0"])
+        | st.binary(min_size=1, max_size=4),
+    ),
+    min_size=1,
+    max_size=4,
+)
+
+
+def edited(data: bytes, how: str, where: float, value: bytes) -> bytes:
+    at = int(where**2 * len(data))
+    head, tail, n = data[:at], data[at:], len(value)
+    return {
+        "cut": head,
+        "set": head + value + tail[n:],
+        "zero": head + bytes(min(len(tail), 64 * n)) + tail[64 * n :],
+        "insert": head + value + tail,
+        "remove": head + tail[16 * n :],
+        "repeat": head + tail[: 100 * n] + tail,
+    }[how]
+
+
+@settings(max_examples=400, deadline=5000, derandomize=True, database=None)
+@given(st.sampled_from(range(len(SMALL_FILES))), EDITS, st.booleans(), st.sampled_from([0, 8]))
+def test_no_damage_is_a_crash_a_wait_or_a_wrong_shape(
+    which: int, edits: list[tuple[str, float, bytes]], exif: bool, at_least: int
+) -> None:
+    data = SMALL_FILES[which]
+    for edit in edits:
+        data = edited(data, *edit)
+    try:
+        rgb = decode(data, exif=exif, at_least=at_least).rgb
+        said = ""
+    except UnreadableImage as error:
+        rgb, said = np.zeros((1, 1, 3), np.uint8), error.message
+    assert said.isprintable()
+    assert len(said) < 400
+    assert rgb.dtype == np.uint8
+    assert rgb.flags.c_contiguous
+    height, width, channels = rgb.shape
+    assert 0 < height * width <= MAX_PIXELS
+    assert channels == 3
 
 
 # --- the real collection of odd files

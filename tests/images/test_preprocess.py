@@ -80,6 +80,16 @@ def test_square_equals_torchvision_on_real_photos(real_data: Path) -> None:
         np.testing.assert_array_equal(PRESET.square(rgb), expected, file.name)
 
 
+@pytest.mark.parametrize("how", SETTINGS)
+def test_only_the_crop_is_within_one_grey_level(how: Preprocess) -> None:
+    fast = replace(how, decode="fast")
+    for size in ((375, 500), (500, 333), (257, 1000), (40, 30), (224, 224)):
+        rgb = noise(*size)
+        for one, other in ((fast.square, how.square), (fast.train_square, how.train_square)):
+            apart = np.abs(one(rgb).astype(int) - other(rgb))
+            assert apart.max() <= 1
+
+
 @pytest.mark.parametrize("size", [(1, 300), (300, 1), (3, 900), (900, 3)])
 @pytest.mark.parametrize("how", [PRESET, SETTINGS[1], SETTINGS[2]])
 def test_extreme_shapes_are_within_one_grey_level(

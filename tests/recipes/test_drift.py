@@ -44,10 +44,21 @@ def test_drift_is_small_and_told(photos: Path) -> None:
         assert 0 < shares["median"] <= shares["largest"] < 0.1
     (note,) = told
     assert isinstance(note, Note)
-    assert "3 of 5 photos looked at are large enough; conv1 moves by" in note.text
+    assert "3 of 5 photos looked at are decoded smaller; conv1 moves by" in note.text
 
     exact = measure_drift(open_source(photos), net, layers, Preprocess(), cpu, told.append)
-    assert (exact["smaller"], exact["layers"]) == (0, {})
+    assert exact["smaller"] == 0
+    assert all(shares["largest"] == 0 for shares in exact["layers"].values())
+
+
+def test_small_photos_move_by_less_than_a_grey_level(photos: Path) -> None:
+    for n in range(3):
+        (photos / f"large{n}.jpg").unlink()
+    net = load_backbone("alexnet-owt", weights="random", seed=0).net.eval()
+    source = open_source(photos)
+    found = measure_drift(source, net, ["conv1"], FAST, torch.device("cpu"), lambda _: None)
+    assert (found["looked_at"], found["smaller"]) == (2, 0)
+    assert 0 < found["layers"]["conv1"]["largest"] < 0.01
 
 
 def test_a_pack_is_decoded_already(photos: Path, tmp_path: Path) -> None:
