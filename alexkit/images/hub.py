@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
-import threading
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
-from alexkit.errors import DataError, UnreadableImage, UsageError
+from alexkit.errors import DataError, UnreadableImage
 from alexkit.images.files import (
     IMAGE_SUFFIXES,
     SPLIT_ORDER,
@@ -25,32 +21,20 @@ from alexkit.images.files import (
     shown,
 )
 from alexkit.images.labels import missing_notes, number_labels, split_in
+from alexkit.images.shards import (
+    ArrowShard,
+    ParquetShard,
+    Shard,
+    arrow_table,
+    pyarrow_module,
+)
 from alexkit.images.source import SPLITS, ImageRecord, LabelledRows, Line, fingerprint_of
 
 _IMAGE_NAMES = ("image", "img", "picture", "photo", "pixel_values", "jpg", "png")
 _LABEL_NAMES = ("label", "labels", "fine_label", "class", "category", "target", "cls")
 """What columns are called where the dataset's own record does not say, best first."""
 
-_GROUPS_KEPT = 4
-"""Row groups of parquet kept decoded; each has some hundred encoded images."""
-
 _GONE = "put the dataset back as it was, or save it again with its images inside"
-
-
-class Shard(Protocol):
-    """One file of a dataset: encoded images and, perhaps, a label for each."""
-
-    place: Path
-
-    def __len__(self) -> int: ...
-
-    def column(self, name: str) -> list[Any]:
-        """All values of a small column."""
-        ...
-
-    def image(self, row: int) -> Mapping[str, Any] | bytes | None:
-        """``{"bytes": …, "path": …}``, or the bytes themselves."""
-        ...
 
 
 def is_dataset(folder: Path) -> bool:
@@ -80,7 +64,7 @@ def open_dataset(data: Path) -> HubSource:
         UsageError: pyarrow is not installed.
         DataError: files are missing or damaged, or there is no column of images.
     """
-    arrow = _pyarrow("pyarrow")
+    arrow = pyarrow_module("pyarrow")
     data = Path(os.path.abspath(data))
     files = [(data, split_in(data.name))] if data.is_file() else _files(data)
     files.sort(key=lambda pair: (SPLIT_ORDER.index(pair[1]), os.fspath(pair[0])))
@@ -170,7 +154,7 @@ class HubSource(LabelledRows):
         shard, at = self._at(row)
         try:
             value = shard.image(at)
-        except (_pyarrow("pyarrow").lib.ArrowException, OSError, ValueError) as error:
+        except (pyarrow_module("pyarrow").lib.ArrowException, OSError, ValueError) as error:
             raise UnreadableImage(
                 f"{shown(shard.place.name)} is damaged here: {_first_line(error)}", hint=_GONE
             ) from error
@@ -207,86 +191,6 @@ class HubSource(LabelledRows):
         return shard, row - (int(self._ends[which]) - len(shard))
 
 
-class ArrowShard:
-    """A memory-mapped Arrow stream; a row costs one copy."""
-
-    def __init__(self, place: Path, images: str) -> None:
-        self.place, self._images = place, images
-        self._table = _arrow_table(place)
-        column = self._table.column(images)
-        self._chunks = column.chunks
-        self._ends = np.cumsum([len(chunk) for chunk in self._chunks])
-
-    def __len__(self) -> int:
-        return int(self._table.num_rows)
-
-    def column(self, name: str) -> list[Any]:
-        """All values of a column."""
-        return list(self._table.column(name).to_pylist())
-
-    def image(self, row: int) -> Mapping[str, Any] | bytes | None:
-        """One value of the column of images."""
-        which = int(np.searchsorted(self._ends, row, side="right"))
-        chunk = self._chunks[which]
-        value: Mapping[str, Any] | bytes | None = chunk[
-            row - (int(self._ends[which]) - len(chunk))
-        ].as_py()
-        return value
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # Pickling the table would copy the whole file.
-        return ArrowShard, (self.place, self._images)
-
-
-class ParquetShard:
-    """A parquet file, decoded a row group at a time; the last few groups are kept."""
-
-    def __init__(self, place: Path, images: str) -> None:
-        self.place, self._images = place, images
-        self._file = _pyarrow("pyarrow.parquet").ParquetFile(place)
-        meta = self._file.metadata
-        self._ends = np.cumsum([meta.row_group(i).num_rows for i in range(meta.num_row_groups)])
-        self._groups: OrderedDict[int, Any] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def __len__(self) -> int:
-        return int(self._file.metadata.num_rows)
-
-    def column(self, name: str) -> list[Any]:
-        """All values of a column, without reading the others."""
-        return list(self._file.read(columns=[name]).column(name).to_pylist())
-
-    def image(self, row: int) -> Mapping[str, Any] | bytes | None:
-        """One value of the column of images."""
-        which = int(np.searchsorted(self._ends, row, side="right"))
-        with self._lock:
-            if which not in self._groups:
-                read = self._file.read_row_group(which, columns=[self._images])
-                self._groups[which] = read.column(self._images)
-                if len(self._groups) > _GROUPS_KEPT:
-                    self._groups.popitem(last=False)
-            self._groups.move_to_end(which)
-            group = self._groups[which]
-        value: Mapping[str, Any] | bytes | None = group[
-            row - (int(self._ends[which]) - len(group))
-        ].as_py()
-        return value
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return ParquetShard, (self.place, self._images)
-
-
-def _pyarrow(module: str) -> ModuleType:
-    """pyarrow when it is first wanted: an extra, and a fifth of a second to import."""
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise UsageError(
-            "a Hugging Face dataset needs pyarrow, which is not installed",
-            hint='type: pip install "alexkit[datasets]"',
-        ) from error
-
-
 def _files(folder: Path) -> list[tuple[Path, Any]]:
     """The data files of a folder, with their splits."""
     try:
@@ -294,18 +198,26 @@ def _files(folder: Path) -> list[tuple[Path, Any]]:
             found = []
             for name in json.loads((folder / "dataset_dict.json").read_bytes())["splits"]:
                 split = SPLIT_WORDS.get(name.lower(), split_in(name))
-                found += [(place, split) for place, _ in _files(folder / name)]
+                found += [(place, split) for place, _ in _files(_inside(folder, name))]
             return found
         if (folder / "state.json").is_file():
             state = json.loads((folder / "state.json").read_bytes())
             split = SPLIT_WORDS.get(str(state.get("_split")).lower(), SPLIT_ORDER[-1])
-            return [(folder / one["filename"], split) for one in state["_data_files"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+            names = [one["filename"] for one in state["_data_files"]]
+            return [(_inside(folder, name), split) for name in names]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
             f"{shown(str(folder))} is no whole saved dataset: {error!r}",
             hint="save it again with Dataset.save_to_disk",
         ) from error
     return [(place, split_in(place.name)) for place in _parquet_in(folder)]
+
+
+def _inside(folder: Path, name: str) -> Path:
+    """What a dataset's own record names; never anything elsewhere, nor the folder itself."""
+    if name != os.path.basename(name) or name in ("", ".", ".."):
+        raise ValueError(f"it names {name!r}")
+    return folder / name
 
 
 def _parquet_in(folder: Path) -> list[Path]:
@@ -317,10 +229,10 @@ def _opened(place: Path) -> tuple[dict[str, Any], Any, type[ArrowShard] | type[P
     """What the dataset's record says of each column, the schema, and the reader."""
     make: type[ArrowShard] | type[ParquetShard]
     if place.suffix == ".parquet":
-        schema = _pyarrow("pyarrow.parquet").read_schema(place)
+        schema = pyarrow_module("pyarrow.parquet").read_schema(place)
         make = ParquetShard
     else:
-        schema = _arrow_table(place).schema
+        schema = arrow_table(place).schema
         make = ArrowShard
     features: dict[str, Any] = {}
     kept = (schema.metadata or {}).get(b"huggingface")
@@ -331,11 +243,6 @@ def _opened(place: Path) -> tuple[dict[str, Any], Any, type[ArrowShard] | type[P
         except TypeError as error:
             raise ValueError("its record of the columns is odd") from error
     return features, schema, make
-
-
-def _arrow_table(place: Path) -> Any:
-    arrow, ipc = _pyarrow("pyarrow"), _pyarrow("pyarrow.ipc")
-    return ipc.open_stream(arrow.memory_map(os.fspath(place))).read_all()
 
 
 def _image_column(place: Path, schema: Any, features: Mapping[str, Any]) -> str:

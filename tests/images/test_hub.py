@@ -229,6 +229,26 @@ def test_what_is_no_image_dataset(tmp_path: Path) -> None:
 
 
 @wants_pyarrow
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("dataset_dict.json", '{"splits": ["."]}'),
+        ("dataset_dict.json", '{"splits": ["../other"]}'),
+        ("dataset_dict.json", '{"splits": [1]}'),
+        ("dataset_dict.json", '["train"]'),
+        ("state.json", '{"_data_files": [{"filename": "/etc/hostname"}]}'),
+        ("state.json", '{"_data_files": [{"filename": 1}]}'),
+    ],
+)
+def test_a_record_of_files_that_is_odd(tmp_path: Path, file: str, text: str) -> None:
+    save_to_disk(tmp_path / "other", a_table([1]), "train", shards=1)
+    folder = save_to_disk(tmp_path / "d", a_table([1, 2]), "train")
+    (folder / file).write_text(text)
+    with pytest.raises(DataError, match="is no whole saved dataset"):
+        open_source(folder)
+
+
+@wants_pyarrow
 def test_class_folders_with_parquet_beside_stay_a_folder(tmp_path: Path) -> None:
     write_parquet(tmp_path / "notes.parquet", a_table([1]))
     (tmp_path / "cat").mkdir()
