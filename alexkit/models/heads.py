@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from alexkit.choices import Freeze
 from alexkit.models.blocks import FC_WIDTH, fill_gaussian
@@ -58,6 +59,34 @@ def replace_head(
     tensors = {"weight": weight, "bias": torch.empty(head.bias.shape)}
     fill_gaussian(tensors, torch.Generator().manual_seed(seed), std=HEAD_STD, bias=0.0)
     head.load_state_dict(tensors)
+
+
+class Tail(nn.Module):
+    """What follows a layer of a network, as a network of its own: it shares the tensors, and
+    is saved as the whole.
+
+    Attributes:
+        whole: the network.
+        after: the layer whose values it takes, as ``taps`` gives them.
+    """
+
+    def __init__(self, whole: LayeredNet, after: str) -> None:
+        super().__init__()
+        self.whole = whole
+        self.after = after
+
+    def forward(self, value: Tensor) -> Tensor:
+        """Logits (N, K), of (N, …)."""
+        logits: Tensor = self.whole(value, after=self.after)
+        return logits
+
+    def canonical_state_dict(self) -> dict[str, Tensor]:
+        """Of the whole network."""
+        return self.whole.canonical_state_dict()
+
+    def load_canonical(self, state: Mapping[str, Tensor]) -> None:
+        """Into the whole network."""
+        self.whole.load_canonical(state)
 
 
 def freeze(net: LayeredNet, upto: Freeze) -> None:

@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from alexkit.errors import Diverged
@@ -29,11 +28,7 @@ from alexkit.events import (
     StageStarted,
     Warned,
 )
-from alexkit.images.augment import augment
-from alexkit.images.batches import Batch, ToSquare, epoch_order, read_batches
-from alexkit.images.draws import Rows
-from alexkit.images.prefetch import on_device
-from alexkit.models.layered import LayeredNet
+from alexkit.images.batches import Batch, epoch_order
 from alexkit.models.weights import write_weights
 from alexkit.recipes.inputs import data_record, tell_pack
 from alexkit.recipes.interrupts import Stop, stop_requests
@@ -54,7 +49,6 @@ from alexkit.training.saving import Saver
 from alexkit.training.schedule import lr_at_step
 
 CURVES = "curves.png"
-LEFT_OUT = "left out"
 MOST_SKIPPED = 3
 """Steps in a row whose loss or gradient is not finite before the last good state is taken."""
 
@@ -66,14 +60,15 @@ class FitRun:
         self.plan = plan
         self.run = run
         self.report = report
-        self.net: LayeredNet = plan.backbone.net
+        self.net = plan.net
         steps = plan.epochs * plan.steps_per_epoch
-        self.average = Average(self.net, steps) if plan.average else None
+        self.average = Average(plan.backbone.net, steps) if plan.average else None
         self.judged = self.average.net if self.average else self.net
         self.progress = Progress()
         self.ledger = Ledger(run.path / LEDGER, strict=plan.strict, report=report)
         self.checkpoints = CheckpointFolder(run.path / "state")
         self.saver = Saver(self.checkpoints, SaveRule())
+        self.feed = plan.feed(plan, self.ledger)
         self.meter = Meter(plan.source, plan.threads, plan.epochs, report)
         self.predictions = Predictions(plan.source, plan.backbone.classes)
         self.rolled_back = False
@@ -93,7 +88,7 @@ class FitRun:
             self._restore()
         try:
             with stop_requests(self.plan.max_seconds) as stop:
-                while self.progress.epoch < self.plan.epochs:
+                while self.progress.epoch < self._epochs:
                     try:
                         self._train_epoch(stop)
                         self._judge_epoch(stop)
@@ -145,34 +140,27 @@ class FitRun:
             stop.check(f"saved before step {self._step} in {self.run.path}")
 
     @property
+    def _epochs(self) -> int:
+        """All of the plan, or those done where the best is long ago."""
+        done, best, patience = self.progress.epoch, self.progress.best, self.plan.patience
+        stalled = best is not None and patience and done - best["epoch"] >= patience
+        return done if stalled else self.plan.epochs
+
+    @property
     def _step(self) -> int:
         return self.progress.epoch * self.plan.steps_per_epoch + self.progress.batch
 
     def _steps(self) -> Iterator[StepResult]:
         plan, progress = self.plan, self.progress
         order = epoch_order(plan.holdout.train, seed=plan.seed, epoch=progress.epoch)
-        epoch = progress.epoch
-        preprocess = plan.preprocess_at(epoch)
-        batches = self._read(order[progress.batch * plan.batch_size :], preprocess.train_square)
-
-        def prepare(batch: Batch) -> tuple[Tensor, Tensor]:
-            self._note_bad(batch)
-            x = augment(
-                batch.pixels,
-                preprocess,
-                seed=plan.seed,
-                epoch=epoch,
-                rows=batch.rows,
-                color=epoch < plan.color * plan.epochs,
-            )
-            return x, batch.labels
-
+        left = order[progress.batch * plan.batch_size :]
+        batches, prepare = self.feed.learning(left, progress.epoch)
         return fit(
             self.net,
             self.meter.watch(batches),
             plan.optimizer,
             prepare=prepare,
-            loss_fn=nn.CrossEntropyLoss(label_smoothing=plan.smoothing),
+            loss_fn=plan.loss(),
             lr=lambda step: lr_at_step(plan.schedule, step, plan.steps_per_epoch),
             seed=plan.seed,
             first_step=self._step,
@@ -222,34 +210,14 @@ class FitRun:
             self._save()
 
     def _validate(self, stop: Stop) -> dict[str, float]:
-        plan, preprocess = self.plan, self.plan.backbone.preprocess
         self.predictions.clear()
+        batches, made = self.feed.judging(self.plan.holdout.judged)
 
         def prepare(batch: Batch) -> tuple[Tensor, Tensor]:
             self._stop_if_asked(stop)
-            self._note_bad(batch)
-            return preprocess.normalise(batch.pixels), batch.labels
+            return made(batch)
 
-        batches = self._read(plan.holdout.judged, preprocess.square)
         return validate(self.judged, batches, prepare=prepare, seen=self.predictions.add)
-
-    def _read(self, rows: Rows, to_square: ToSquare) -> Iterator[Batch]:
-        plan, preprocess = self.plan, self.plan.backbone.preprocess
-        batches = read_batches(
-            plan.source,
-            rows,
-            to_square,
-            batch_size=plan.batch_size,
-            threads=plan.threads,
-            exif=preprocess.exif,
-            at_least=preprocess.at_least,
-            pin=self._device.type == "cuda",
-        )
-        return self.ledger.watch(on_device(batches, self._device))
-
-    def _note_bad(self, batch: Batch) -> None:
-        for bad in batch.bad:
-            self.ledger.add(bad.path, bad.reason, LEFT_OUT)
 
     def _live(self) -> dict[str, float]:
         sums = self.progress.sums
@@ -259,10 +227,6 @@ class FitRun:
             "top-1": sums.get("right", 0.0) / images,
             "waiting": sums["waiting"] / max(sums["seconds"], 1e-9),
         }
-
-    @property
-    def _device(self) -> torch.device:
-        return self.plan.backbone.net.slots[0]
 
     def _save(self) -> None:
         plan, progress = self.plan, self.progress

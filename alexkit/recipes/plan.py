@@ -7,10 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor, nn
 
 from alexkit.images.preprocess import Preprocess
 from alexkit.images.source import ImageSource
+from alexkit.models.heads import Tail
+from alexkit.models.layered import LayeredNet
 from alexkit.models.zoo import Backbone
+from alexkit.recipes.feed import MakeFeed, Pixels
 from alexkit.recipes.inputs import Holdout
 from alexkit.training.schedule import Schedule
 
@@ -34,6 +38,11 @@ class Plan:
         rescale: what to do with the gradients before each step.
         watch: looks at each finished row of the metrics; a sentence, or None.
         max_seconds: after which to save and stop.
+        class_weights: (K) float32, what each class's loss is multiplied by; None is 1.
+        patience: epochs without a better held-out top-1 after which it ends; 0 is never.
+        tail: the part that learns, where the layers before it stay as they are; None is the
+            whole network.
+        feed: what images become before they reach what learns.
     """
 
     backbone: Backbone
@@ -53,6 +62,19 @@ class Plan:
     rescale: Callable[[], None] | None = None
     watch: Callable[[dict[str, float]], str | None] = lambda row: None
     max_seconds: float | None = None
+    class_weights: Tensor | None = None
+    patience: int = 0
+    tail: Tail | None = None
+    feed: MakeFeed = Pixels
+
+    @property
+    def net(self) -> LayeredNet | Tail:
+        """What is trained and judged."""
+        return self.tail or self.backbone.net
+
+    def loss(self) -> nn.CrossEntropyLoss:
+        """What is minimised."""
+        return nn.CrossEntropyLoss(self.class_weights, label_smoothing=self.smoothing)
 
     @property
     def steps_per_epoch(self) -> int:

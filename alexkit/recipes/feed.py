@@ -1,0 +1,98 @@
+"""What a fit learns from: pixels, augmented anew at every epoch, or what is stored of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+from torch import Tensor
+
+from alexkit.images.augment import augment
+from alexkit.images.batches import Batch, ToSquare, read_batches
+from alexkit.images.draws import Rows
+from alexkit.images.prefetch import on_device
+from alexkit.recipes.ledger import Ledger
+from alexkit.training.loop import Prepare
+
+if TYPE_CHECKING:
+    from alexkit.recipes.plan import Plan
+
+LEFT_OUT = "left out"
+
+
+class Feed(Protocol):
+    """Batches of rows, and what brings one to the network: x on its device, and y."""
+
+    def learning(self, rows: Rows, epoch: int) -> tuple[Iterable[Batch], Prepare[Batch]]:
+        """Rows to learn from, in their order, as they are in ``epoch``."""
+        ...
+
+    def judging(self, rows: Rows) -> tuple[Iterable[Batch], Prepare[Batch]]:
+        """Rows to judge by, in their order."""
+        ...
+
+
+MakeFeed = Callable[["Plan", Ledger], Feed]
+
+
+class Pixels:
+    """Images decoded as they are needed; what cannot be read is noted and left out."""
+
+    def __init__(self, plan: Plan, ledger: Ledger) -> None:
+        self.plan = plan
+        self.ledger = ledger
+
+    def learning(self, rows: Rows, epoch: int) -> tuple[Iterable[Batch], Prepare[Batch]]:
+        """Cropped and mirrored at random by (seed, epoch, row)."""
+        plan = self.plan
+        preprocess = plan.preprocess_at(epoch)
+        color = epoch < plan.color * plan.epochs
+
+        def prepare(batch: Batch) -> tuple[Tensor, Tensor]:
+            self._note_bad(batch)
+            x = augment(
+                batch.pixels,
+                preprocess,
+                seed=plan.seed,
+                epoch=epoch,
+                rows=batch.rows,
+                color=color,
+            )
+            return x, batch.labels
+
+        return self.read(rows, preprocess.train_square), prepare
+
+    def judging(self, rows: Rows) -> tuple[Iterable[Batch], Prepare[Batch]]:
+        """The exact evaluation path."""
+        preprocess = self.plan.backbone.preprocess
+
+        def prepare(batch: Batch) -> tuple[Tensor, Tensor]:
+            self._note_bad(batch)
+            return preprocess.normalise(batch.pixels), batch.labels
+
+        return self.read(rows, preprocess.square), prepare
+
+    def read(self, rows: Rows, to_square: ToSquare) -> Iterator[Batch]:
+        """Batches of uint8 squares, those that were repaired noted."""
+        plan, preprocess = self.plan, self.plan.backbone.preprocess
+        device = self._device
+        batches = read_batches(
+            plan.source,
+            rows,
+            to_square,
+            batch_size=plan.batch_size,
+            threads=plan.threads,
+            exif=preprocess.exif,
+            at_least=preprocess.at_least,
+            pin=device.type == "cuda",
+        )
+        return self.ledger.watch(on_device(batches, device))
+
+    def _note_bad(self, batch: Batch) -> None:
+        for bad in batch.bad:
+            self.ledger.add(bad.path, bad.reason, LEFT_OUT)
+
+    @property
+    def _device(self) -> torch.device:
+        return self.plan.backbone.net.slots[0]
