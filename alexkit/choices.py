@@ -98,6 +98,14 @@ class Decode(str, Enum):
     FAST = "fast"
 
 
+class Metric(str, Enum):
+    """The distance between two rows of features."""
+
+    CORRELATION = "correlation"
+    COSINE = "cosine"
+    EUCLIDEAN = "euclidean"
+
+
 class Average(str, Enum):
     """What is averaged over the views of an image before it is stored."""
 

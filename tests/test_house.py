@@ -21,6 +21,7 @@ LEVELS = {
     "training": 3,
     "features": 3,
     "probes": 3,
+    "analysis": 3,
     "models": 4,
     "images": 5,
     "events": 6,

@@ -18,6 +18,7 @@ import typer
 from alexkit import __version__
 from alexkit.cli import (
     check,
+    compare,
     demo,
     doctor,
     evaluate,
@@ -57,6 +58,7 @@ add_command(app, "train", options.TrainOptions, train.act)
 add_command(app, "features", options.FeaturesOptions, features.act)
 add_command(app, "finetune", options.FinetuneOptions, finetune.act)
 add_command(app, "eval", options.EvalOptions, evaluate.act)
+add_command(app, "compare", options.CompareOptions, compare.act)
 add_command(app, "check", options.CheckOptions, check.act)
 add_command(app, "pack", options.PackOptions, pack.act)
 add_command(app, "info", options.InfoOptions, info.act)

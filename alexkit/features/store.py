@@ -238,8 +238,11 @@ class FeatureStore:
         values = self.values(layer, self.rows(split, labelled=labelled))
         return values.reshape(len(values), int(np.prod(values.shape[1:])))
 
-    def values(self, layer: str, rows: Rows) -> Values:
+    def values(self, layer: str, rows: Rows, part: tuple[slice, ...] = ()) -> Values:
         """(n, …) features of any rows in any order, each row as it is shaped in the file.
+
+        Args:
+            part: of each row only this, e.g. ``(slice(0, 8),)`` for the first 8 channels.
 
         Raises:
             UnknownName: there is no such layer.
@@ -247,7 +250,7 @@ class FeatureStore:
         """
         if layer not in self.layers:
             raise UnknownName("layer", layer, self.layers)
-        shape = self.layers[layer]
+        shape = np.broadcast_to(np.int8(0), self.layers[layer])[part].shape
         out = np.empty((rows.size, *shape), self.dtype)
         order = np.argsort(rows, kind="stable")
         ascending = rows[order]
@@ -258,7 +261,7 @@ class FeatureStore:
                 a, b = np.searchsorted(ascending, (start, start + step))
                 if a < b:
                     first, last = int(ascending[a]), int(ascending[b - 1])
-                    block = dataset[first : last + 1][ascending[a:b] - first]
+                    block = dataset[(slice(first, last + 1), *part)][ascending[a:b] - first]
                     self._check_finite(layer, ascending[a:b], block)
                     out[order[a:b]] = block
         return out

@@ -73,7 +73,7 @@ def run(options: EvalOptions, report: Reporter) -> dict[str, Any]:
     files = choose_feature_files(options.files, report)
     with ExitStack() as stack:
         stores = [stack.enter_context(FeatureStore.open(file)) for file in files]
-        layers = [_layers(store, options.layer) for store in stores]
+        layers = [chosen_layers(store, options.layer) for store in stores]
         planned = plan(options, stores, report)
         _check_outputs(options, sum(map(len, layers)))
         with RunDir.open("eval", options, report) as folder:
@@ -251,7 +251,13 @@ def _check_outputs(options: EvalOptions, layers: int) -> None:
             raise DataError(f"there is no folder {path.parent}", hint="make it first")
 
 
-def _layers(store: FeatureStore, wanted: tuple[str, ...]) -> list[str]:
+def chosen_layers(store: FeatureStore, wanted: tuple[str, ...]) -> list[str]:
+    """``--layer``, or every layer of a complete file.
+
+    Raises:
+        FileMismatch: it is not complete.
+        UnknownName: it has no such layer.
+    """
     if not store.complete:
         raise FileMismatch(
             f"{store.path} is not complete", hint="finish it with the command that began it"

@@ -23,6 +23,7 @@ from alexkit.choices import (
     Freeze,
     Head,
     Keep,
+    Metric,
     Precision,
     ProbeKind,
     Protocol,
@@ -184,6 +185,21 @@ class EvalOptions(SharedOptions):
     splits: Path | None = option(None, "Rows divided as in this file.", "F.json")
     save_splits: Path | None = option(None, "Write how rows were divided.", "F.json")
     save: Path | None = option(None, "Write the probe.", "F.safetensors")
+
+
+@dataclass(frozen=True)
+class CompareOptions(SharedOptions):
+    """What layers have in common: RDMs, RSA and CKA of every two.
+
+    Example: alexkit compare alexnet.h5 vgg16.h5 --layer fc7
+    """
+
+    files: tuple[Path, ...] = argument("Feature files (default: the newest).", "FILE", ())
+    layer: tuple[str, ...] = option(
+        (), "Layer to compare; repeat for more (default: all).", "NAME"
+    )
+    metric: Metric = option(Metric.CORRELATION, "Distance between two stimuli.")
+    bootstrap: int = option(1000, "Times the stimuli are drawn again.", "N", least=1)
 
 
 @dataclass(frozen=True)

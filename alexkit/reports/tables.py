@@ -78,6 +78,21 @@ def fit_table(result: Mapping[str, Any]) -> Table:
     ]
 
 
+def comparison_table(result: Mapping[str, Any]) -> Table:
+    """One row a pair of layers: Spearman's ρ of their RDMs with its interval, and their CKA."""
+
+    def number(value: float | None) -> str:
+        return "–" if value is None else f"{value:.3f}"
+
+    rows = []
+    for pair in result["pairs"]:
+        rsa = pair["rsa"]
+        between = f"{number(rsa['low'])} … {number(rsa['high'])}"
+        cells = [pair["first"], pair["second"], number(rsa["mean"]), between]
+        rows.append([*cells, number(pair["cka"])])
+    return ["layer", "and", "RSA (ρ)", "95 %", "CKA"], rows
+
+
 def facts_table(facts: Mapping[str, Any]) -> Table:
     """Names and values, one a row."""
     return ["", ""], [[name, str(value)] for name, value in facts.items()]

@@ -18,6 +18,7 @@ COMMANDS = (
     "features",
     "finetune",
     "eval",
+    "compare",
     "check",
     "pack",
     "info",

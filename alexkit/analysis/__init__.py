@@ -1,0 +1,1 @@
+"""What layers have in common: arrays in, numbers out."""

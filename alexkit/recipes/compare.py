@@ -1,0 +1,305 @@
+"""Layers of feature files compared: distances between stimuli, RSA, CKA.
+
+Each layer is read once. What is kept of it, for each pair of stimuli a distance, a rank and
+an inner product, lies in files beside the result, so that memory is bounded by one n × n
+float32 matrix whatever the width and number of layers.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+import zipfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.lib.format as npy
+import numpy.typing as npt
+
+from alexkit.analysis.cka import LEAST_ROWS, unbiased_cka
+from alexkit.analysis.gram import Gram, gram, pairs
+from alexkit.analysis.rsa import MOST_ROWS, bootstrap, rank, spearman
+from alexkit.errors import DataError, OutOfMemory, OutOfSpace, UsageError
+from alexkit.events import (
+    Chosen,
+    Note,
+    Reporter,
+    Saved,
+    StageAdvanced,
+    StageFinished,
+    StageStarted,
+)
+from alexkit.features.store import FeatureStore
+from alexkit.recipes.eval_rows import EvalRows, align, free_memory
+from alexkit.recipes.evaluate import chosen_layers
+from alexkit.recipes.inputs import choose_feature_files
+from alexkit.recipes.options import CompareOptions
+from alexkit.recipes.run_dir import Remembering, RunDir, write_json
+from alexkit.reports.plots import draw_comparison
+
+COMPARE_FILE, ARRAYS_FILE, PICTURE = "compare.json", "compare.npz", "compare.png"
+SCRATCH = "scratch"
+SLAB_BYTES = 64 * 2**20
+"""Columns read together."""
+BYTES_A_PAIR = 4 + 4 + 8 + 4
+"""On disk at most: distance, rank, inner product, and the distance again in the .npz."""
+BYTES_BESIDE = 500 * 2**20
+"""Memory for what is not the matrix of inner products."""
+
+Rows = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer of one file, as it is compared.
+
+    Attributes:
+        name: the layer, with its file where there are several.
+        places: (n) the stimuli's rows in the file.
+    """
+
+    name: str
+    store: FeatureStore
+    layer: str
+    places: Rows
+
+    def slabs(self) -> Iterator[npt.NDArray[np.float32]]:
+        """(n, k) float32 of all its columns; views of an image are averaged."""
+        views = bool(self.store.provenance.get("stored_views"))
+        shape = self.store.layers[self.layer][int(views) :]
+        a_step = 4 * len(self.places) * int(np.prod(shape[1:])) * (self.store.views or 1)
+        step = max(1, SLAB_BYTES // a_step)
+        for start in range(0, shape[0], step):
+            part = slice(start, start + step)
+            values = self.store.values(
+                self.layer, self.places, (slice(None), part) if views else (part,)
+            )
+            if views:
+                values = values.mean(axis=1, dtype=np.float32)
+            yield values.reshape(len(values), -1).astype(np.float32, copy=False)
+
+    def record(self) -> dict[str, Any]:
+        """What ``compare.json`` says of it."""
+        return {"file": str(self.store.path), "layer": self.layer, "name": self.name}
+
+
+def run(options: CompareOptions, report: Reporter) -> dict[str, Any]:
+    """Compares every two layers and writes ``compare.json``, ``.npz`` and ``.png``.
+
+    Returns what the JSON holds: ``metric``, ``stimuli``, ``layers`` and ``pairs``, each with
+    ``rsa`` (Spearman's ρ of the distances, ``mean`` aside its 95 % interval ``low`` and
+    ``high``) and ``cka``; None where a layer tells no stimuli apart. The ``.npz`` has the
+    matrices ``rsa``, ``rsa_low``, ``rsa_high`` and ``cka`` (L, L), ``names`` (L), ``paths``
+    (n), and ``rdm_0`` … (n (n - 1) / 2) float32, as ``scipy.spatial.distance.squareform``
+    takes them.
+
+    Raises:
+        UsageError: there is only one layer.
+        DataError: too few stimuli, or a row of which the metric says nothing.
+        OutOfMemory: the matrix of inner products takes more than is free.
+        OutOfSpace: the disk lacks room for what is kept of the layers.
+        AlexkitError: see :mod:`alexkit.errors`.
+    """
+    began = time.monotonic()
+    report = Remembering(report)
+    files = choose_feature_files(options.files, report)
+    with ExitStack() as stack:
+        stores = [stack.enter_context(FeatureStore.open(file)) for file in files]
+        names = [chosen_layers(store, options.layer) for store in stores]
+        if sum(map(len, names)) < 2:
+            raise UsageError(
+                "there is one layer only, and layers are compared",
+                hint="name another file, or extract more layers into this one",
+            )
+        rows = align(stores, strict=options.strict, report=report)
+        _check_rows(rows)
+        layers = [
+            Layer(name if len(stores) == 1 else f"{store.path} {name}", store, name, places)
+            for store, chosen, places in zip(stores, names, rows.places, strict=True)
+            for name in chosen
+        ]
+        with RunDir.open("compare", options, report) as folder:
+            found = _compare(layers, rows, options, folder.path, report)
+            result = found | {"seconds": time.monotonic() - began}
+            write_json(folder.path / COMPARE_FILE, result)
+            report(Saved("comparison", str(folder.path / COMPARE_FILE)))
+            folder.finish({"file": str(folder.path / COMPARE_FILE)})
+    return result
+
+
+def _check_rows(rows: EvalRows) -> None:
+    n = len(rows.paths)
+    if n < LEAST_ROWS:
+        raise DataError(
+            f"there are {n} stimuli with features in every file",
+            hint=f"at least {LEAST_ROWS} are needed",
+        )
+    needed, free = 4 * n * n + BYTES_BESIDE, free_memory()
+    if n > MOST_ROWS or (free and needed > free):
+        raise OutOfMemory(
+            f"{n:,} stimuli need {needed / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB "
+            "are free",
+            hint=f"extract features of fewer images, {MOST_ROWS:,} at most",
+        )
+
+
+def _compare(
+    layers: Sequence[Layer],
+    rows: EvalRows,
+    options: CompareOptions,
+    folder: Path,
+    report: Reporter,
+) -> dict[str, Any]:
+    scratch, n = folder / SCRATCH, len(rows.paths)
+    shutil.rmtree(scratch, ignore_errors=True)  # of a run that was killed
+    scratch.mkdir()
+    try:
+        _tell_space(folder, len(layers) * pairs(n) * BYTES_A_PAIR, report)
+        kept = [
+            _Kept(scratch, i, _gram(layer, report), options, layer, rows)
+            for i, layer in enumerate(layers)
+        ]
+        report(Note("correlating ranks and inner products"))
+        ranked = [one.ranks for one in kept]
+        rsa = spearman(ranked)
+        cka = unbiased_cka([one.kernel for one in kept], [one.sums for one in kept])
+        stage, start = "bootstrap", time.monotonic()
+        report(StageStarted(stage, n, "stimuli"))
+        interval = bootstrap(
+            ranked,
+            n,
+            options.bootstrap,
+            options.seed,
+            lambda done: report(StageAdvanced(stage, done)),
+        )
+        report(StageFinished(stage, n, time.monotonic() - start))
+        names = [layer.name for layer in layers]
+        arrays = {
+            "names": np.array(names),
+            "paths": np.array(rows.paths),
+            "rsa": rsa,
+            "rsa_low": interval.low,
+            "rsa_high": interval.high,
+            "cka": cka,
+        }
+        _write_arrays(
+            folder / ARRAYS_FILE,
+            arrays | {f"rdm_{i}": one.distances for i, one in enumerate(kept)},
+        )
+        draw_comparison(names, rsa, cka, folder / PICTURE)
+        for what, file in (("arrays", ARRAYS_FILE), ("picture", PICTURE)):
+            report(Saved(what, str(folder / file)))
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return {
+        "metric": options.metric.value,
+        "stimuli": n,
+        "draws": options.bootstrap,
+        "layers": [layer.record() for layer in layers],
+        "pairs": [
+            {
+                "first": names[i],
+                "second": names[j],
+                "rsa": {
+                    "mean": _number(rsa[i, j]),
+                    "low": _number(interval.low[i, j]),
+                    "high": _number(interval.high[i, j]),
+                },
+                "cka": _number(cka[i, j]),
+            }
+            for i, j in combinations(range(len(names)), 2)
+        ],
+    }
+
+
+def _number(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def _gram(layer: Layer, report: Reporter) -> Gram:
+    stage, start = layer.name, time.monotonic()
+    total = int(np.prod(layer.store.layers[layer.layer])) // (layer.store.views or 1)
+    report(StageStarted(stage, total, "columns"))
+
+    def watched() -> Iterator[npt.NDArray[np.float32]]:
+        done = 0
+        for slab in layer.slabs():
+            done += slab.shape[1]
+            yield slab
+            report(StageAdvanced(stage, done))
+
+    made = gram(watched(), len(layer.places))
+    report(StageFinished(stage, total, time.monotonic() - start))
+    return made
+
+
+class _Kept:
+    """What is kept of a layer, in files: condensed distances, their ranks, inner products.
+
+    Raises:
+        DataError: the metric says nothing of a row.
+    """
+
+    def __init__(
+        self,
+        scratch: Path,
+        index: int,
+        made: Gram,
+        options: CompareOptions,
+        layer: Layer,
+        rows: EvalRows,
+    ) -> None:
+        undefined = made.undefined(options.metric)
+        if undefined.size:
+            path = rows.paths[int(undefined[0])]
+            raise DataError(
+                f"{layer.name} has {undefined.size} rows without a {options.metric.value} "
+                f"distance, as all their numbers are equal, the first {path!r}",
+                hint="use --metric euclidean, or leave the layer out",
+            )
+        count = pairs(len(made))
+        self.distances = _file(scratch / f"distances-{index}", np.float32, count)
+        self.kernel = _file(scratch / f"kernel-{index}", made.centred.dtype, count)
+        self.ranks = _file(scratch / f"ranks-{index}", np.uint32, count)
+        _fill(self.distances, made.distances(options.metric))
+        _fill(self.kernel, map(made.below, range(len(made))))
+        self.sums = made.kernel_sums()
+        rank(self.distances, self.ranks)
+
+
+def _file(path: Path, dtype: Any, count: int) -> npt.NDArray[Any]:
+    return np.memmap(path, dtype, "w+", shape=(count,))
+
+
+def _fill(array: npt.NDArray[Any], pieces: Iterable[npt.NDArray[Any]]) -> None:
+    at = 0
+    for piece in pieces:
+        array[at : at + piece.size] = piece
+        at += piece.size
+
+
+def _tell_space(folder: Path, needed: int, report: Reporter) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise OutOfSpace(
+            f"comparing needs {needed / 1e6:,.0f} MB in {folder}, and {free / 1e6:,.0f} MB "
+            "are free",
+            hint="make room, choose another --out, or compare fewer layers",
+        )
+    said = f"{needed / 1e6:,.0f} MB at most, {free / 1e6:,.0f} MB free"
+    report(Chosen("disk", said, "distances, ranks and inner products of every pair"))
+
+
+def _write_arrays(path: Path, arrays: dict[str, npt.NDArray[Any]]) -> None:
+    """An .npz, written from where the arrays lie, that appears when it is whole."""
+    partial = path.with_name(path.name + ".partial")
+    with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                npy.write_array(file, np.asarray(array), allow_pickle=False)
+    partial.replace(path)
