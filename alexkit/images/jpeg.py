@@ -14,13 +14,14 @@ from dataclasses import dataclass
 import simplejpeg
 
 from alexkit.errors import UnreadableImage
-from alexkit.images.limits import REPAIR_HINT, refuse_bomb
+from alexkit.images.limits import MAX_SCANS, REPAIR_HINT, refuse_bomb
 from alexkit.images.preprocess import Pixels
 
 START = b"\xff\xd8\xff"
 """The first three bytes of every JPEG."""
 
 _END = b"\xff\xd9"
+_SCAN_START = b"\xff\xda"
 _SCAN, _BASELINE, _EXTENDED, _ADOBE = 0xDA, 0xC0, 0xC1, 0xEE
 _NEEDED = {_ADOBE, 0xDB, 0xDD, *range(0xC0, 0xD0)}
 """Markers that decoding needs: Adobe's colour transform, DQT, DRI, SOFn, DHT, DAC."""
@@ -58,13 +59,14 @@ def read_jpeg(data: bytes, *, at_least: int = 0) -> Jpeg:
             8 × 8 block: several times faster, and not exact.
 
     Raises:
-        UnreadableImage: too large, truncated, or the picture data is damaged.
+        UnreadableImage: too large, too many scans, truncated, or the picture data is damaged.
     """
     try:
         height, width, space, _ = simplejpeg.decode_jpeg_header(data, strict=False)
     except (ValueError, KeyError):  # KeyError: a chroma subsampling it has no name for
         return Jpeg(None, data, "")
     refuse_bomb(width, height)
+    _refuse_many_scans(data)
     wanted = "CMYK" if space in ("CMYK", "YCCK") else "RGB"
     smaller = {}
     if at_least and min(height, width) >= 2 * at_least:
@@ -75,6 +77,26 @@ def read_jpeg(data: bytes, *, at_least: int = 0) -> Jpeg:
     except ValueError as complaint:
         return _despite(str(complaint), data, wanted)
     return Jpeg(pixels if wanted == "RGB" else None, data, remark)
+
+
+def _refuse_many_scans(data: bytes) -> None:
+    """Raises UnreadableImage above :data:`~alexkit.images.limits.MAX_SCANS` scans."""
+    if _has_one_scan(data) or data.count(_SCAN_START) <= MAX_SCANS:
+        return
+    # What follows the picture, a film perhaps, may hold those bytes by chance.
+    picture = data[data.index(_SCAN_START) :].partition(_END)[0]
+    if picture.count(_SCAN_START) > MAX_SCANS:
+        raise UnreadableImage(f"a JPEG of more than {MAX_SCANS} scans", hint=REPAIR_HINT)
+
+
+def _has_one_scan(data: bytes) -> bool:
+    """Whether the headers, in good order, say that the first scan is the whole picture."""
+    at, frame, components = 2, 0, b""
+    while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != _SCAN:
+        if data[at + 1] in _FRAMES:
+            frame, components = data[at + 1], data[at + 9 : at + 10]
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return frame in (_BASELINE, _EXTENDED) and data[at + 4 : at + 5] == components
 
 
 def _despite(complaint: str, data: bytes, wanted: str) -> Jpeg:

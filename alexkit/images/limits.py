@@ -12,6 +12,10 @@ Pillow). Larger ones are refused from their header, before memory is taken."""
 MAX_FILE_BYTES = 1 << 30
 """1 GiB: an uncompressed 16-bit TIFF of :data:`MAX_PIXELS` fits; a film named .jpg does not."""
 
+MAX_SCANS = 100
+"""Scans of a progressive JPEG; encoders write up to about a dozen. Each costs a pass over all
+pixels and may be 20 bytes long, so that a megabyte of them would take a quarter of an hour."""
+
 REPAIR_HINT = "open it in an image viewer and save it again as JPEG or PNG, or leave it out"
 
 

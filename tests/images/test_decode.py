@@ -396,6 +396,15 @@ def test_bombs_are_refused_before_memory_is_taken() -> None:
     assert after - before < 50_000  # kB
 
 
+def test_scans_without_end_are_refused() -> None:
+    """23 bytes each, and each a pass over all pixels."""
+    data = encoded(np.full((2000, 2000), 128, np.uint8), "JPEG", progressive=True)
+    last = data[data.rindex(b"\xff\xda") : -2]
+    assert reason(data[:-2] + last * 2000 + data[-2:]) == ("a JPEG of more than 100 scans")
+    # What follows the end of the picture is nobody's business.
+    assert decoded(data + last * 2000).rgb.shape == (2000, 2000, 3)
+
+
 def test_a_large_photo_passes() -> None:
     # 30 megapixels, one colour: small as a file.
     data = encoded(Image.new("RGB", (6000, 5000), (9, 8, 7)), "JPEG", quality=95)
