@@ -27,7 +27,9 @@ from alexkit.cli import (
     finetune,
     info,
     pack,
+    predict,
     train,
+    validate,
 )
 from alexkit.cli.command import add_command
 from alexkit.cli.console import shown
@@ -59,6 +61,8 @@ add_command(app, "features", options.FeaturesOptions, features.act)
 add_command(app, "finetune", options.FinetuneOptions, finetune.act)
 add_command(app, "eval", options.EvalOptions, evaluate.act)
 add_command(app, "compare", options.CompareOptions, compare.act)
+add_command(app, "predict", options.PredictOptions, predict.act)
+add_command(app, "validate", options.ValidateOptions, validate.act)
 add_command(app, "check", options.CheckOptions, check.act)
 add_command(app, "pack", options.PackOptions, pack.act)
 add_command(app, "info", options.InfoOptions, info.act)

@@ -273,12 +273,17 @@ class Console:
         if not self._json:
             sys.stdout.write(shown(text) + "\n")
 
+    def csv(self, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Rows of the result, on stdout, as CSV wherever that goes."""
+        if not self._json:
+            csv.writer(sys.stdout, lineterminator="\n").writerows([header, *rows])
+
     def rows(self, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Many rows of the result, on stdout: CSV in a pipe, on a terminal the first ones."""
         if self._json:
             return
         if not sys.stdout.isatty():
-            csv.writer(sys.stdout, lineterminator="\n").writerows([header, *rows])
+            self.csv(header, rows)
             return
         self.table(header, rows[:SHOWN_ROWS])
         if len(rows) > SHOWN_ROWS:

@@ -94,6 +94,20 @@ def open_folder(
     return _source(walk.root, rows, notes)
 
 
+def every_image(root: Path) -> tuple[list[str], list[str]]:
+    """Paths of all images at any depth below a folder, sorted by code point, relative to it;
+    and what was left out, in words.
+
+    Raises:
+        DataError: a folder cannot be listed.
+    """
+    walk = _Walk(os.path.abspath(root), frozenset())
+    paths = [*walk.images("")]
+    for name in walk.folders(""):
+        paths += walk.images_below(name)
+    return sorted(paths), walk.notes()
+
+
 def _parts(walk: _Walk, *, has_kit: bool) -> tuple[list[tuple[Split, str]], list[str]]:
     """The folders that hold class folders, with their split; "" is the root."""
     top = [name for name in walk.folders("") if not (has_kit and "devkit" in name.lower())]

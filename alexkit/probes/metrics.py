@@ -50,6 +50,46 @@ def mean_class_accuracy(table: npt.NDArray[np.int64]) -> float:
     return float(np.nanmean(per_class(table)))
 
 
+CALIBRATION_BINS = 15
+"""Guo et al. 2017 (arXiv:1706.04599, §2 and table 1)."""
+
+
+def calibration(
+    confidence: Array, right: npt.NDArray[np.bool_], bins: int = CALIBRATION_BINS
+) -> tuple[float, list[dict[str, float]]]:
+    """How far confidence is from accuracy: the expected calibration error of Guo et al. 2017
+    (arXiv:1706.04599, equation 3).
+
+    Args:
+        confidence: (n) largest probability of each row.
+        right: (n) whether its class was the true one.
+        bins: of equal width from 0 to 1; a value on the border belongs to the lower one.
+
+    Returns:
+        The mean over rows of |accuracy - confidence| of their bin; and the bins from low to
+        high: ``above`` and ``to``, ``n``, mean ``confidence`` and ``accuracy``, NaN-free: 0
+        where ``n`` is.
+    """
+    place = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
+    told, error = [], 0.0
+    for at in range(bins):
+        mine = place == at
+        n = int(mine.sum())
+        sure = float(confidence[mine].mean()) if n else 0.0
+        accuracy = float(right[mine].mean()) if n else 0.0
+        error += n * abs(accuracy - sure)
+        told.append(
+            {
+                "above": at / bins,
+                "to": (at + 1) / bins,
+                "n": n,
+                "confidence": sure,
+                "accuracy": accuracy,
+            }
+        )
+    return error / max(len(confidence), 1), told
+
+
 def area_ap(scores: Array, present: npt.NDArray[np.bool_]) -> float:
     """Average precision as VOC has it since 2010, and VISSL: the area under the precision
     that is made to fall with recall (``calculate_ap`` in VISSL and FAIR's benchmark).

@@ -214,6 +214,7 @@ def _save(
         "weights": provenance.get("weights"),
         "preprocessing": provenance.get("preprocessing"),
         "views": "mean" if provenance.get("stored_views") else None,
+        "pool": provenance.get("pool"),
         "pooled": task.record.pooled,
         "several": task.y is None,
     }

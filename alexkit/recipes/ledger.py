@@ -68,6 +68,10 @@ class Ledger:
         if self._note(path, reason, action):
             self._report(BadImage(path, reason, action))
 
+    def reasons(self) -> dict[str, str]:
+        """Path -> reason of the images that were not used."""
+        return {path: why for (path, action), why in self._rows.items() if action != USED}
+
     def add_used(self, path: str, remark: str) -> None:
         """Notes an image that was used after what ``remark`` says; never an error."""
         self._note(path, remark, USED)

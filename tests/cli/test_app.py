@@ -19,6 +19,8 @@ COMMANDS = (
     "finetune",
     "eval",
     "compare",
+    "predict",
+    "validate",
     "check",
     "pack",
     "info",

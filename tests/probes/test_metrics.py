@@ -8,6 +8,7 @@ from sklearn import metrics as reference
 
 from alexkit.probes.metrics import (
     area_ap,
+    calibration,
     confusion,
     eleven_point_ap,
     mean_class_accuracy,
@@ -93,3 +94,15 @@ def test_average_precision_that_is_known() -> None:
     assert area_ap(np.zeros(4), present) == area_ap(np.zeros(4), present[::-1]) == 0.5
     assert np.isnan(area_ap(scores, np.zeros(4, bool)))
     assert np.isnan(eleven_point_ap(scores, np.zeros(4, bool)))
+
+
+def test_calibration_of_a_known_case() -> None:
+    """Two bins: 0.8 sure and half right, 0.9 sure and always right; each value on a border
+    counts in the bin below."""
+    confidence = np.array([0.8, 0.8, 0.8, 0.8, 0.9, 0.9])
+    right = np.array([True, False, True, False, True, True])
+    error, bins = calibration(confidence, right, bins=10)
+    assert error == pytest.approx((4 * 0.3 + 2 * 0.1) / 6)
+    assert [(b["n"], b["accuracy"]) for b in bins[7:9]] == [(4, 0.5), (2, 1.0)]
+    assert sum(b["n"] for b in bins) == 6
+    assert calibration(np.array([1.0, 1.0]), np.array([True, True]))[0] == 0

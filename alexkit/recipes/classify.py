@@ -1,0 +1,157 @@
+"""Images through a network that classifies: what predict, validate and export share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from alexkit.choices import Compress, FeatureDtype
+from alexkit.errors import WeightsMismatch
+from alexkit.events import Reporter
+from alexkit.features.layout import RowProblem
+from alexkit.features.pooling import Pooling
+from alexkit.images.draws import Rows
+from alexkit.images.source import ImageSource
+from alexkit.images.views import Views
+from alexkit.models.zoo import Backbone
+from alexkit.recipes.classes import Outputs, name_outputs
+from alexkit.recipes.devices import decode_threads
+from alexkit.recipes.extraction import Job, settle_batch_size
+from alexkit.recipes.inputs import choose_any_backbone
+from alexkit.recipes.layers import AnyBackbone, Stored
+from alexkit.recipes.ledger import Ledger
+from alexkit.recipes.options import SharedOptions
+
+Probabilities = npt.NDArray[np.float64]
+
+NOT_CLASSIFIED = "not classified"
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A network with logits, and what they are of.
+
+    Attributes:
+        backbone: the network and its preprocessing.
+        layer: the one with the logits, (K) of an image.
+        outputs: what the K are called.
+    """
+
+    backbone: AnyBackbone
+    layer: str
+    outputs: Outputs
+
+
+@dataclass(frozen=True)
+class Classified:
+    """What came of a batch.
+
+    Attributes:
+        rows: (B) int64.
+        probabilities: (B, K) float64, the mean over the views of an image.
+        problems: rows without.
+    """
+
+    rows: Rows
+    probabilities: Probabilities
+    problems: tuple[RowProblem, ...]
+
+
+def choose_classifier(
+    model: str | None, weights: str, class_map: Path | None, seed: int, report: Reporter
+) -> Classifier:
+    """Loads the network that ``--weights`` and ``--model`` mean.
+
+    Raises:
+        WeightsMismatch: it has no classifier.
+        AlexkitError: see :func:`alexkit.recipes.inputs.choose_any_backbone` and
+            :func:`alexkit.recipes.classes.name_outputs`.
+    """
+    return classifier_of(choose_any_backbone(model, weights, seed, report), class_map, report)
+
+
+def classifier_of(
+    backbone: AnyBackbone, class_map: Path | None, report: Reporter
+) -> Classifier:
+    """See :func:`choose_classifier`."""
+    net = backbone.net
+    if isinstance(backbone, Backbone):
+        layer = "fc8"
+        if layer not in net.layer_shapes():
+            raise WeightsMismatch(
+                f"{backbone.source} has no classifier, it lacks {', '.join(backbone.missing)}",
+                hint="alexkit finetune DATA --weights … fits one to your photos",
+            )
+    else:
+        layer = backbone.net.logits_node
+    count = prod(net.layer_shapes()[layer])
+    outputs = name_outputs(count, backbone.classes, class_map, backbone.source, report)
+    return Classifier(backbone, layer, outputs)
+
+
+def job_for(
+    source: ImageSource,
+    backbone: AnyBackbone,
+    layer: str,
+    views: Views,
+    device: torch.device,
+    options: SharedOptions,
+    report: Reporter,
+    pooling: Pooling = Pooling(),  # noqa: B008 - frozen
+) -> Job:
+    """One layer of images, float32, its views apart: (B, …) or (B, V, …).
+
+    Raises:
+        UsageError: the views do not fit the preprocessing.
+    """
+    views.places(backbone.preprocess)
+    whole = pooling.shape(layer, backbone.net.layer_shapes()[layer])
+    shape = whole if len(views) == 1 else (len(views), *whole)
+    dtype = FeatureDtype.FLOAT32
+    stored = Stored({layer: shape}, pooling, views, False, dtype, Compress.NONE)
+    backbone.net.place([device])
+    return Job(
+        source,
+        backbone,
+        stored,
+        device,
+        settle_batch_size(options.batch_size, backbone, stored, device, report),
+        decode_threads(options.workers),
+    )
+
+
+def classify(job: Job, rows: Rows, ledger: Ledger) -> Iterator[Classified]:
+    """The probabilities of ``rows``: the softmax of each view's logits, averaged (paper §4.1).
+
+    Args:
+        job: of the layer with the logits, see :func:`job_for`.
+        ledger: hears of bad and repaired images.
+    """
+    (layer,) = job.stored.shapes
+    for batch in job.features(rows):
+        note(job.source, batch.problems, ledger)
+        for remark in batch.remarks:
+            ledger.add_used(remark.path, remark.text)
+        logits = batch.values.get(layer, np.empty((0, *job.stored.shapes[layer]), np.float32))
+        found = softmax(logits.astype(np.float64))
+        yield Classified(
+            batch.rows, found.mean(axis=1) if found.ndim == 3 else found, batch.problems
+        )
+
+
+def note(source: ImageSource, problems: tuple[RowProblem, ...], ledger: Ledger) -> None:
+    """Notes the images of a batch that gave nothing."""
+    for problem in problems:
+        ledger.add(source.record(problem.row).path, problem.reason, NOT_CLASSIFIED)
+
+
+def softmax(logits: Probabilities) -> Probabilities:
+    """exp, divided by its sum, along the last axis."""
+    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=-1, keepdims=True))

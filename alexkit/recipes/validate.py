@@ -1,0 +1,344 @@
+"""Trained networks judged on labelled images: alone, with several views, as an ensemble."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from alexkit.choices import Split
+from alexkit.errors import DataError, FileMismatch, UnknownName
+from alexkit.events import (
+    Chosen,
+    Reporter,
+    Saved,
+    StageAdvanced,
+    StageFinished,
+    StageStarted,
+    Warned,
+)
+from alexkit.images.draws import Rows
+from alexkit.images.source import NO_LABEL, SPLITS, ImageSource
+from alexkit.images.views import Views
+from alexkit.probes.metrics import (
+    calibration,
+    confusion,
+    mean_class_accuracy,
+    per_class,
+    predictions,
+    top_k,
+)
+from alexkit.recipes.classes import Labels, data_labels, match_classes
+from alexkit.recipes.classify import Classifier, choose_classifier, classify, job_for
+from alexkit.recipes.devices import one_device
+from alexkit.recipes.extraction import Job
+from alexkit.recipes.inputs import choose_data, data_record, open_data, tell_pack
+from alexkit.recipes.ledger import LEDGER, Ledger
+from alexkit.recipes.options import ValidateOptions
+from alexkit.recipes.orientation import settle_exif
+from alexkit.recipes.predictions import COLUMNS, PREDICTIONS, write_predictions
+from alexkit.recipes.run_dir import RECORD, Remembering, RunDir, read_record, write_json
+
+VALIDATE_FILE = "validate.json"
+CONFUSION_FILE = "confusion.csv"
+EVERY = "all"
+
+Scores = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What is judged.
+
+    Attributes:
+        source: the images.
+        rows: (n) int64, those with a label, of the split.
+        labels: (n) int64, of the data.
+        classes: K' names of the data's classes.
+        split: what the rows are called.
+    """
+
+    source: ImageSource
+    rows: Rows
+    labels: Labels
+    classes: tuple[str, ...]
+    split: str
+
+
+def run(options: ValidateOptions, report: Reporter) -> dict[str, Any]:
+    """Judges the networks of ``options.weights`` and writes ``validate.json`` and
+    ``confusion.csv`` into a run folder.
+
+    Each image's probabilities are the mean over its views and over the networks, as the
+    paper's ensembles are made (§6: "averaging the predictions").
+
+    Returns:
+        What ``validate.json`` holds: ``top1``, ``top5``, ``split`` and ``n``, as every command
+        tells accuracies; ``loss`` (nats), ``mean_class_accuracy``, ``calibration``,
+        ``per_class``, ``confused``, ``networks``: the scores of each alone.
+
+    Raises:
+        AlexkitError: see :mod:`alexkit.errors`.
+    """
+    began = time.monotonic()
+    report = Remembering(report)
+    views = Views.parse(options.views)
+    data = choose_data(options.data, "alexkit validate mydata/", report)
+    device = one_device(options.device, report)
+    source = open_data(data, report)
+    task = _task(source, options.split, report)
+    chosen = [
+        choose_classifier(options.model, weights, options.class_map, options.seed, report)
+        for weights in options.weights
+    ]
+    orders, labels = _matched(chosen, task, report)
+    for one in chosen:
+        _settle(one, options, source, report)
+    _warn_of_training(chosen, task, report)
+    jobs = [
+        job_for(source, one.backbone, one.layer, views, device, options, report)
+        for one in chosen
+    ]
+    with RunDir.open("validate", options, report) as folder:
+        folder.note("data", data_record(source) | {"path": os.path.abspath(data)})
+        ledger = Ledger(folder.path / LEDGER, strict=options.strict, report=report)
+        total = np.zeros((len(task.rows), len(chosen[0].outputs.names)))
+        there, alone = np.ones(len(task.rows), bool), {}
+        for job, order in zip(jobs, orders, strict=True):
+            scores, done = _scores(job, task.rows, ledger, report)
+            there &= done
+            alone[job.backbone.source] = _tops(scores[done][:, order], labels[done])
+            total += scores[:, order]
+        ledger.close()
+        if not there.any():
+            raise DataError(
+                f"none of the {len(task.rows)} images in {source.root} could be used",
+                hint="are these images? the lines above say what is wrong with each",
+            )
+        judged = _Judged(task, total[there] / len(jobs), there, labels[there], chosen[0])
+        result = judged.result() | {
+            "networks": alone,
+            "views": str(views),
+            "bad": ledger.bad,
+            "seconds": time.monotonic() - began,
+            "run": str(folder.path),
+        }
+        judged.write(folder.path, result)
+        report(Saved("scores", str(folder.path / VALIDATE_FILE)))
+        folder.finish({name: result[name] for name in ("top1", "top5", "split", "n")})
+    return result
+
+
+def _task(source: ImageSource, split: str | None, report: Reporter) -> _Task:
+    """The labelled rows of the split that is asked for; else of ``val``, else of ``test``,
+    else all.
+
+    Raises:
+        UnknownName: ``split`` is no split.
+        DataError: there is no labelled row in it.
+    """
+    known = [word.value for word in Split if word.value] + [EVERY]
+    if split is not None and split not in known:
+        raise UnknownName("split", split, known)
+    classes, labels = data_labels(source, report)
+    codes = np.asarray(source.splits)
+    counts = {
+        name: int(((codes == SPLITS.index(Split(name))) & (labels != NO_LABEL)).sum())
+        for name in known[:-1]
+    }
+    chosen = split
+    if chosen is None:
+        chosen = next((name for name in ("val", "test") if counts[name]), EVERY)
+        images = int((labels != NO_LABEL).sum()) if chosen == EVERY else counts[chosen]
+        told = "all that have a label" if chosen == EVERY else "the images set apart"
+        report(Chosen("judged by", f"{images:,} images of {chosen}", told))
+    wanted = labels != NO_LABEL
+    if chosen != EVERY:
+        wanted &= codes == SPLITS.index(Split(chosen))
+    rows = np.flatnonzero(wanted)
+    if not len(rows):
+        there = ", ".join(name for name, count in counts.items() if count) or EVERY
+        raise DataError(
+            f"{source.root} has no labelled image of the split {chosen!r}",
+            hint=f"there is: {there}",
+        )
+    return _Task(source, rows, labels[rows], classes, "" if chosen == EVERY else chosen)
+
+
+def _matched(
+    chosen: Sequence[Classifier], task: _Task, report: Reporter
+) -> tuple[list[Labels], Labels]:
+    """For each network its outputs in the order of the first one's; and (n) the first
+    network's output that each row should be.
+
+    Raises:
+        FileMismatch: a class of the data is no network's, or they know different classes.
+    """
+    every = [
+        match_classes(one.outputs, task.classes, one.backbone.source, report) for one in chosen
+    ]
+    first = chosen[0].outputs.names
+    orders = []
+    for one, at in zip(chosen, every, strict=True):
+        names = one.outputs.names
+        if set(names) == set(first):
+            index = {name: place for place, name in enumerate(names)}
+            orders.append(np.array([index[name] for name in first]))
+        elif len(names) == len(first) == len(task.classes):
+            order = np.empty(len(first), np.int64)
+            order[every[0]] = at
+            orders.append(order)
+        else:
+            raise FileMismatch(
+                f"{one.backbone.source} and {chosen[0].backbone.source} do not know the same "
+                "classes",
+                hint="an ensemble is of networks for the same classes, matched by name",
+            )
+    return orders, every[0][task.labels]
+
+
+def _settle(
+    one: Classifier, options: ValidateOptions, source: ImageSource, report: Reporter
+) -> None:
+    """The preprocessing of the weights, but for what is asked."""
+    backbone = one.backbone
+    made = settle_exif(backbone.preprocess, options.exif, source, report)
+    if options.resize is not None:
+        made = replace(made, resize=options.resize)
+    if options.crop is not None:
+        made = replace(made, crop=options.crop)
+        backbone.net.input_side = options.crop
+    backbone.preprocess = made
+    tell_pack(source, made, report)
+
+
+def _warn_of_training(chosen: Sequence[Classifier], task: _Task, report: Reporter) -> None:
+    """Says where the images that are judged are among those a network was trained on."""
+    for one in chosen:
+        folder = Path(one.backbone.source).parent.parent
+        if not (folder / RECORD).is_file() or task.split in ("val", "test"):
+            continue
+        data = read_record(folder).get("data") or {}
+        if data.get("fingerprint") == task.source.fingerprint():
+            report(
+                Warned(
+                    f"{folder} was trained on images of this data: its accuracy on new ones "
+                    "is the one it held out, which alexkit info tells"
+                )
+            )
+
+
+def _scores(
+    job: Job, rows: Rows, ledger: Ledger, report: Reporter
+) -> tuple[Scores, npt.NDArray[np.bool_]]:
+    """(n, K) probabilities, and which rows have them."""
+    (layer,) = job.stored.shapes
+    width = job.stored.shapes[layer][-1]
+    scores, done = np.zeros((len(rows), width)), np.zeros(len(rows), bool)
+    place = np.zeros(len(job.source), np.int64)
+    place[rows] = np.arange(len(rows))
+    stage, count, began = f"validate {job.backbone.name}", 0, time.monotonic()
+    report(StageStarted(stage, len(rows), "images"))
+    for batch in classify(job, rows, ledger):
+        mine = place[batch.rows]
+        scores[mine], done[mine] = batch.probabilities, True
+        count += len(batch.rows) + len(batch.problems)
+        report(StageAdvanced(stage, count))
+    report(StageFinished(stage, count, time.monotonic() - began))
+    return scores, done
+
+
+def _tops(scores: Scores, labels: Labels) -> dict[str, float]:
+    if not len(labels):
+        return {"top1": 0.0, "top5": 0.0}
+    return {"top1": top_k(scores, labels, 1), "top5": top_k(scores, labels, 5)}
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """Probabilities and the truth.
+
+    Attributes:
+        scores: (m, K) of the rows that could be read.
+        there: (n) which those are.
+        labels: (m) the output each should be.
+    """
+
+    task: _Task
+    scores: Scores
+    there: npt.NDArray[np.bool_]
+    labels: Labels
+    classifier: Classifier
+
+    def result(self) -> dict[str, Any]:
+        """The scores; see :func:`run`."""
+        names, predicted = self.classifier.outputs.names, predictions(self.scores)
+        table = confusion(self.labels, predicted, len(names))
+        every = np.arange(len(self.labels))
+        own = self.scores[every, self.labels]
+        error, bins = calibration(self.scores.max(axis=1), predicted == self.labels)
+        shares = per_class(table)
+        present = np.unique(self.labels).tolist()
+        return {
+            **_tops(self.scores, self.labels),
+            "split": self.task.split,
+            "n": len(self.labels),
+            "classes": len(present),
+            "loss": float(-np.log(np.maximum(own, np.finfo(np.float64).tiny)).mean()),
+            "mean_class_accuracy": mean_class_accuracy(table),
+            "calibration": {"error": error, "bins": bins},
+            "per_class": {names[at]: float(shares[at]) for at in present},
+            "confused": _confused(table, names),
+        }
+
+    def write(self, folder: Path, result: dict[str, Any]) -> None:
+        """``validate.json``, ``confusion.csv`` and ``predictions.csv``."""
+        write_json(folder / VALIDATE_FILE, result)
+        names, predicted = self.classifier.outputs.names, predictions(self.scores)
+        table = confusion(self.labels, predicted, len(names))
+        down, across = np.unique(self.labels), np.unique(predicted)
+        header = ["class", *(names[at] for at in across)]
+        lines = [[names[at], *table[at, across].tolist()] for at in down]
+        write_predictions(folder / CONFUSION_FILE, header, lines)
+        top5 = np.argsort(-self.scores, axis=1, kind="stable")[:, :5]
+        rows = self.task.rows[self.there].tolist()
+        told = [
+            [
+                self.task.source.record(row).path,
+                names[label],
+                names[best],
+                f"{scores[label]:.6g}",
+                f"{scores[best]:.6g}",
+                int(label in five),
+            ]
+            for row, label, best, scores, five in zip(
+                rows, self.labels, predicted, self.scores, top5, strict=True
+            )
+        ]
+        write_predictions(folder / PREDICTIONS, COLUMNS, told)
+
+
+def _confused(
+    table: npt.NDArray[np.int64], names: Sequence[str], most: int = 50
+) -> list[dict[str, Any]]:
+    """The pairs of classes most often mistaken, the most images first."""
+    wrong = table.copy()
+    np.fill_diagonal(wrong, 0)
+    order = np.argsort(-wrong, axis=None, kind="stable")[:most]
+    pairs = [(int(at) // len(names), int(at) % len(names)) for at in order]
+    return [
+        {
+            "class": names[true],
+            "taken_for": names[taken],
+            "images": int(wrong[true, taken]),
+            "of": int(table[true].sum()),
+        }
+        for true, taken in pairs
+        if wrong[true, taken]
+    ]
