@@ -9,12 +9,22 @@ from alexkit.recipes.options import EvalOptions
 def act(options: EvalOptions, console: Console) -> None:
     """Runs the recipe and shows one table a feature file, then what is sure of it."""
     from alexkit.recipes import evaluate
-    from alexkit.reports.scores import comparison_lines, eval_table, interval_lines
+    from alexkit.reports.scores import (
+        comparison_lines,
+        eval_table,
+        gap_lines,
+        interval_lines,
+    )
 
     result = evaluate.run(options, console.report)
     for file in dict.fromkeys(r["file"] for r in result["results"]):
         rows = [r for r in result["results"] if r["file"] == file]
         console.table(*eval_table(rows, result["protocol"]["published"]), title=file)
-    for line in [*interval_lines(result["results"]), *comparison_lines(result["comparisons"])]:
+    results = result["results"]
+    for line in [
+        *gap_lines(results),
+        *interval_lines(results),
+        *comparison_lines(result["comparisons"]),
+    ]:
         console.line(line)
     console.finish("eval", result)

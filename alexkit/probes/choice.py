@@ -12,6 +12,7 @@ import numpy.typing as npt
 from alexkit.probes.kinds import fit_probe
 from alexkit.probes.metrics import area_ap, confusion, mean_class_accuracy, predictions
 from alexkit.probes.objective import Array, Problems, one_vs_rest
+from alexkit.probes.progress import Progress
 from alexkit.probes.protocols import CLIP_STEPS, ProtocolRecord
 from alexkit.probes.rows import Part, mean_square
 from alexkit.probes.solver import Solver
@@ -29,7 +30,6 @@ TENTH = 10
 
 Signs = npt.NDArray[np.int8]
 Score = Callable[[float], Array]
-Fitted = Callable[[], None]
 
 
 @dataclass(frozen=True)
@@ -104,33 +104,34 @@ def choose_c(
     record: ProtocolRecord,
     inside: Inside,
     *,
-    fitted: Fitted = lambda: None,
+    progress: Progress | None = None,
 ) -> Choice:
     """C for (n, d) training rows, by them alone.
 
     Args:
         y: (n) labels from 0, or None where a row may have several.
         signs: (n, K), see :class:`alexkit.probes.objective.Problems`.
-        fitted: called after each C.
+        progress: told of each fit.
 
     Raises:
         DataError: every row is zero.
     """
     grid, classes = grid_of(x, record), signs.shape[1]
-    smallest = np.bincount(y)[np.unique(y)].min() if y is not None else 2
-    if len(grid) == 1 or smallest < 2:
+    progress = progress or Progress()
+    if not _searches(y, record):
         return Choice({}, np.full(classes, grid[len(grid) // 2]))
     if record.probe == "svm":
-        score = _svm_score(x, y, signs, record, inside, len(grid))
+        score = _svm_score(x, y, signs, record, inside, len(grid), progress)
     else:
         assert y is not None
         score = _probe_score(np.asarray(x[:]), y, record, inside)
     found: dict[float, Array] = {}
+    fits = len(inside.judged) * fits_at_once(y, signs, record)
 
     def look(c: float) -> None:
         if c not in found:
             found[c] = score(c)
-            fitted()
+            progress.fitted(fits)
 
     for c in grid:
         look(c)
@@ -149,6 +150,33 @@ def choose_c(
     )
 
 
+def _searches(y: Labels | None, record: ProtocolRecord) -> bool:
+    """Whether there is more than one C, and of each class a row to fit and one to judge."""
+    smallest = np.bincount(y)[np.unique(y)].min() if y is not None else 2
+    return record.probe != "knn" and len(record.grid) != 1 and bool(smallest > 1)
+
+
+def fits_at_once(y: Labels | None, signs: Signs, record: ProtocolRecord) -> int:
+    """How many problems the rows are at one C: two classes are one, all are to one softmax."""
+    classes: int = signs.shape[1]
+    if y is None or record.per_class:
+        return classes
+    classes = np.unique(y).size
+    return classes if record.probe in ("svm", "hinge", "ridge") and classes > 2 else 1
+
+
+def fits_in_all(y: Labels | None, signs: Signs, record: ProtocolRecord, inside: Inside) -> int:
+    """How many fits it takes to choose C and to fit all rows; at most, where steps of C are
+    halved."""
+    tried = 0
+    if _searches(y, record):
+        tried = len(record.grid) or len(DECADES)
+    if tried and record.halving:
+        decades = math.log10(record.grid[1] / record.grid[0])
+        tried += 2 * math.ceil(math.log2(decades * CLIP_STEPS))
+    return (tried * len(inside.judged) + 1) * fits_at_once(y, signs, record)
+
+
 def _best(found: dict[float, Array]) -> Array:
     """Of each score the C of the largest, of equal ones the smallest."""
     tried = sorted(found)
@@ -163,6 +191,7 @@ def _svm_score(
     record: ProtocolRecord,
     inside: Inside,
     count: int,
+    progress: Progress,
 ) -> Score:
     """All folds and classes of a C at once, from the solution of the C before."""
     labels = np.arange(signs.shape[1])
@@ -172,7 +201,8 @@ def _svm_score(
         signs, 1.0, folds=inside.fold, factors=factors_of(signs.shape[1], record)
     )
     problems = whole.some(np.flatnonzero(np.isin(whole.held_out, inside.judged)))
-    solver = Solver(x, problems=count * len(problems))
+    report = progress.solver(len(problems))
+    solver = Solver(x, problems=count * len(problems), report=report)
     terms: Array | None = None
 
     def score(c: float) -> Array:

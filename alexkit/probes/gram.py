@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import time
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from threading import Lock
@@ -12,6 +15,7 @@ import numpy.typing as npt
 import torch
 from threadpoolctl import threadpool_limits
 
+from alexkit.events import Reporter, StageAdvanced, StageFinished, StageStarted, silent
 from alexkit.probes.descent import (
     STOPPED,
     Leading,
@@ -40,6 +44,7 @@ MANY = 16
 """A Gram matrix in float64 is made once problems are more than this part of the rows,"""
 FEW = 500
 """and rows more than this; for fewer, certificates from the rows themselves cost nothing."""
+PERCENT = 100
 ROUNDS = 2
 """Searches in float32, each for a tenth of the gap of the one before, until the certificate
 agrees; and twice as many in float64."""
@@ -72,6 +77,7 @@ class Gram:
         device: where.
         problems: how many will be solved. It decides what is cheaper: the Gram matrix in
             float64, or in float32 and every certificate from the rows themselves.
+        report: told what share of the problems of a call are solved, in percent.
     """
 
     def __init__(
@@ -82,8 +88,10 @@ class Gram:
         dtype: torch.dtype,
         device: torch.device,
         problems: int,
+        report: Reporter = silent,
     ) -> None:
         self.x, self.bias, self.dtype, self.device = x, bias, dtype, device
+        self.report = report
         n, d = x.shape
         self.block = max(1, BLOCK_BYTES // (8 * (d + 1)))
         many = problems * MANY > n > FEW
@@ -106,28 +114,35 @@ class Gram:
         Args:
             start: (m, n) coefficients to begin from, e.g. a solution at a smaller C.
         """
-        m, n = len(problems), len(self.gram)
+        m, n, began = len(problems), len(self.gram), time.perf_counter()
         beta = np.zeros((m, n)) if start is None else start.copy()
         f, size = self._known(beta)
         primal, dual, steps = np.zeros(m), np.zeros(m), np.zeros(m, np.int64)
         wide = np.zeros(m, bool)
 
-        def work(which: npt.NDArray[np.int64]) -> None:
+        def work(which: npt.NDArray[np.int64]) -> int:
             found = self._solve(problems.some(which), beta[which], (f[which], size[which]), gap)
             places = (beta, f, size, primal, dual, steps, wide)
             for place, value in zip(places, found, strict=True):
                 place[which] = value.cpu().numpy()
+            return which.size
 
+        self.report(StageStarted("svm", PERCENT, "percent"))
         groups = self._groups(problems)
         if self.device.type != "cpu" or (len(groups) == 1 and n > FEW):
-            for which in groups:
-                work(which)
+            self._tell(map(work, groups), m)
         else:
             # Two threads on a small system mostly wait for each other.
             with threadpool_limits(1, "blas"), ThreadPoolExecutor(os.cpu_count()) as pool:
-                list(pool.map(work, groups))
+                self._tell(pool.map(work, groups), m)
+        self.report(StageFinished("svm", PERCENT, time.perf_counter() - began))
         self.last = (beta, f, size) if beta.size <= KEPT else None
         return GramSolution(beta.copy(), Certificate(primal, dual), steps, wide)
+
+    def _tell(self, sizes: Iterable[int], m: int) -> None:
+        """Waits for groups of problems, m in all."""
+        for solved in itertools.accumulate(sizes):
+            self.report(StageAdvanced("svm", PERCENT * solved // m))
 
     def _groups(self, problems: Problems) -> list[npt.NDArray[np.int64]]:
         """Problems at one C that are worked on together; whatever the number of cores."""

@@ -16,24 +16,18 @@ import numpy as np
 import numpy.typing as npt
 
 from alexkit.errors import DataError
-from alexkit.events import (
-    Note,
-    Reporter,
-    StageAdvanced,
-    StageFinished,
-    StageStarted,
-    Warned,
-    silent,
-)
+from alexkit.events import Note, Reporter, Warned, silent
 from alexkit.images.source import NO_LABEL
 from alexkit.probes.choice import (
     SEARCH_GAP,
     Choice,
-    Fitted,
+    Inside,
     Signs,
     choose_c,
     class_aps,
     factors_of,
+    fits_at_once,
+    fits_in_all,
     part_inside,
     signs_of,
 )
@@ -51,6 +45,7 @@ from alexkit.probes.metrics import (
 from alexkit.probes.norms import FittedNorm, Norm
 from alexkit.probes.objective import Problems
 from alexkit.probes.outcomes import margins
+from alexkit.probes.progress import Progress
 from alexkit.probes.protocols import ProtocolRecord, protocol_of
 from alexkit.probes.rows import (
     Features,
@@ -192,10 +187,10 @@ def tell_leaks(leaks: Leaks, task: Task, report: Reporter) -> None:
 
 
 def judge(
-    x: Features, task: Task, division: Division, *, fitted: Fitted = lambda: None
+    x: Features, task: Task, division: Division, progress: Progress | None = None
 ) -> SplitResult:
-    """Normalises, chooses C, fits and scores one division; ``fitted`` is called a fit."""
-    record = task.record
+    """Normalises, chooses C, fits and scores one division; ``progress`` is told of each fit."""
+    record, progress = task.record, progress or Progress()
     wanted = Norm.parse(record.norm, offset=record.offset)
     if wanted.kind in ("standardize", "pca"):
         norm = wanted.fit(x[division.train])
@@ -207,23 +202,35 @@ def judge(
         train = np.asarray(train[:])
     y = None if task.y is None else task.y[division.train]
     signs = task.signs[division.train]
-    val = np.searchsorted(division.train, division.val)
-    inside = part_inside(y, division.train.size, val, record, task.seed)
-    choice = choose_c(train, y, signs, record, inside, fitted=fitted)
-    model = fit(train, y, signs, record, choice.c)
-    fitted()
+    inside = parted(task, division)
+    choice = choose_c(train, y, signs, record, inside, progress=progress)
+    fits = fits_at_once(y, signs, record)
+    model = fit(train, y, signs, record, choice.c, progress.solver(fits))
+    progress.fitted(fits)
     test = Part(x, division.test, norm, width)
     return score(
         model, test, task, SplitResult(division, choice, norm, model, np.empty(0), (0, 0))
     )
 
 
+def parted(task: Task, division: Division) -> Inside:
+    """How the training rows are parted to choose C."""
+    y = None if task.y is None else task.y[division.train]
+    val = np.searchsorted(division.train, division.val)
+    return part_inside(y, division.train.size, val, task.record, task.seed)
+
+
 def fit(
-    x: Part | Array, y: Labels | None, signs: Signs, record: ProtocolRecord, c: Array
+    x: Part | Array,
+    y: Labels | None,
+    signs: Signs,
+    record: ProtocolRecord,
+    c: Array,
+    report: Reporter = silent,
 ) -> Probe:
     """The probe of all (n, d) training rows, at (K) chosen C."""
     if record.per_class:
-        solver = Solver(x, problems=signs.shape[1])
+        solver = Solver(x, problems=signs.shape[1], report=report)
         problems = Problems.of(signs, 1.0, factors=factors_of(signs.shape[1], record))
         found, certificate, _ = solver.solve(replace(problems, c=c), gap=FINAL_GAP)
         weights, bias = solver.weights(found)
@@ -232,7 +239,7 @@ def fit(
     if y is None:
         return _fit_each(np.asarray(x[:]), signs, record, c)
     if record.probe == "svm":
-        return fit_linear_svm(x, y, float(c[0]), gap=FINAL_GAP)
+        return fit_linear_svm(x, y, float(c[0]), gap=FINAL_GAP, report=report)
     return fit_probe(record.probe, np.asarray(x[:]), y, float(c[0]), gap=FINAL_GAP)
 
 
@@ -279,12 +286,14 @@ def score(model: Probe, test: Part, task: Task, result: SplitResult) -> SplitRes
 
 
 def _judge_all(x: Features, task: Task, report: Reporter) -> Iterator[SplitResult]:
-    began = time.perf_counter()
-    report(StageStarted("probe", len(task.divisions), "splits"))
-    for done, part in enumerate(task.divisions, 1):
-        yield judge(x, task, part)
-        report(StageAdvanced("probe", done))
-    report(StageFinished("probe", len(task.divisions), time.perf_counter() - began))
+    total = 0
+    for part in task.divisions:
+        y = None if task.y is None else task.y[part.train]
+        total += fits_in_all(y, task.signs[part.train], task.record, parted(task, part))
+    progress = Progress(report, total)
+    for part in task.divisions:
+        yield judge(x, task, part, progress)
+    progress.finish()
 
 
 def evaluate(

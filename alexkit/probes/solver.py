@@ -80,11 +80,14 @@ class Solver:
         self._kernel: Gram | None = None
         self._streamed: Streamed | None = None
         if self.regime == "gram":
-            report(Chosen("solver", "Gram matrix", f"{n} rows of {d} numbers"))
-            self._kernel = Gram(x, bias=bias, dtype=dtype, device=device, problems=problems)
+            rule = f"{n} rows; for every C, fold and class"
+            report(Chosen("solver", "Gram matrix made once", rule))
+            self._kernel = Gram(
+                x, bias=bias, dtype=dtype, device=device, problems=problems, report=report
+            )
             squares = self._kernel.sizes
         else:
-            report(Chosen("solver", "rows in blocks", f"{n} rows of {d} numbers"))
+            report(Chosen("solver", "rows read in blocks", f"{n} rows of {d} numbers"))
             self._streamed = Streamed(
                 x, bias=bias, dtype=dtype, device=device, memory=memory, report=report
             )

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from alexkit.events import Reporter, silent
 from alexkit.probes.objective import Array, Problems, RowBlocks, one_vs_rest
 from alexkit.probes.solver import Solver
 
@@ -59,7 +60,13 @@ def class_signs(y: Labels) -> tuple[Labels, npt.NDArray[np.int8]]:
 
 
 def fit_linear_svm(
-    x: RowBlocks, y: Labels, c: float, *, gap: float, dtype: torch.dtype = torch.float32
+    x: RowBlocks,
+    y: Labels,
+    c: float,
+    *,
+    gap: float,
+    dtype: torch.dtype = torch.float32,
+    report: Reporter = silent,
 ) -> LinearModel:
     """Fits one class against the rest, for each of the K ≥ 2 labels in ``y``.
 
@@ -71,11 +78,12 @@ def fit_linear_svm(
             C), the best there is comes back with its true gap.
         dtype: of the products that search for the optimum; float64 goes on where float32 does
             not reach the gap.
+        report: see :class:`alexkit.probes.solver.Solver`.
 
     Raises:
         DataError: a number is not finite.
     """
     labels, signs = class_signs(y)
-    solver = Solver(x, problems=signs.shape[1], dtype=dtype)
+    solver = Solver(x, problems=signs.shape[1], dtype=dtype, report=report)
     found, certificate, _ = solver.solve(Problems.of(signs, c), gap=gap)
     return LinearModel.of(labels, *solver.weights(found), c, certificate.gap)

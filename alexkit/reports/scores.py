@@ -8,6 +8,10 @@ from typing import Any
 from alexkit.reports.tables import Table, percent
 
 
+TOP = 5
+"""Of so few classes every row is right in the top 5."""
+
+
 def spread(score: Mapping[str, float] | None, splits: int) -> str:
     """A mean with its standard deviation over splits, where there is more than one."""
     if score is None:
@@ -36,6 +40,8 @@ def eval_table(
             ("accuracy", ("accuracy",)),
             ("mean class", ("mean_class_accuracy",)),
         ]
+        if any(len(r["per_class"]) > TOP for r in results):
+            measures.append(("top-5", ("top5",)))
     header = ["layer", *(["shots"] if curve else []), "C", "splits", "train", "test"]
     header += [name for name, _ in measures] + [column["name"] for column in published]
     rows = []
@@ -67,6 +73,14 @@ def interval_lines(results: Sequence[Mapping[str, Any]]) -> list[str]:
         if "interval" in r
         for low, high in [r["interval"]["mean_class_accuracy"]]
     ]
+
+
+def gap_lines(results: Sequence[Mapping[str, Any]]) -> list[str]:
+    """One line: how far the objectives are above their minima at most, where that is known."""
+    worst = max(r["objective_gap"] for r in results)
+    if not worst:
+        return []
+    return [f"objectives are at most {worst:.1e} of themselves above their minima (certified)"]
 
 
 def comparison_lines(comparisons: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from alexkit.reports.scores import comparison_lines, eval_table, interval_lines, spread
+from alexkit.reports.scores import (
+    comparison_lines,
+    eval_table,
+    gap_lines,
+    interval_lines,
+    spread,
+)
 
 SCORE = {"mean": 0.5, "std": 0.1}
 RESULT: dict[str, Any] = {
@@ -15,6 +21,7 @@ RESULT: dict[str, Any] = {
     "n_test": 120,
     "accuracy": SCORE,
     "mean_class_accuracy": SCORE,
+    "per_class": {"ant": 0.5, "bee": None},
     "map": {"area": {"mean": 0.25, "std": 0.0}, "eleven_point": {"mean": 0.3, "std": 0.0}},
 }
 
@@ -50,6 +57,22 @@ def test_several_classes_a_row_have_both_precisions() -> None:
     header, rows = eval_table([RESULT | {"accuracy": None, "splits": 1}])
     assert header[-2:] == ["mAP, area", "mAP, 11 points"]
     assert rows[0][-2:] == ["25.0 %", "30.0 %"]
+
+
+def test_more_than_five_classes_have_a_top_5() -> None:
+    header, rows = eval_table(
+        [RESULT | {"per_class": dict.fromkeys("abcdef", 0.5), "top5": SCORE}]
+    )
+    assert header[-1] == "top-5"
+    assert rows[0][-1] == "50.0 ± 10.0 %"
+
+
+def test_the_largest_gap_is_told_where_one_is_known() -> None:
+    told = [RESULT | {"objective_gap": gap} for gap in (3e-8, 8.7e-7, 0.0)]
+    assert gap_lines(told) == [
+        "objectives are at most 8.7e-07 of themselves above their minima (certified)"
+    ]
+    assert gap_lines(told[2:]) == []
 
 
 def test_lines() -> None:
