@@ -7,7 +7,6 @@ from typing import Any
 
 from alexkit.reports.tables import Table, percent
 
-
 TOP = 5
 """Of so few classes every row is right in the top 5."""
 
