@@ -68,14 +68,14 @@ def part_inside(
         y: (n) labels, or None where a row may have several: folds are not stratified then.
         val: which of the training rows are the protocol's validation rows.
     """
-    if record.inside == "val" and val.size:
+    if record.inside in ("own", "val") and val.size:
         fold = np.ones(n, np.int64)
         fold[val] = 0
         return Inside(fold, (0,))
     if y is None:
         fold = np.random.default_rng(seed).permutation(n) % 3
         return Inside(fold, (0, 1, 2))
-    if record.inside == "folds":
+    if record.inside in ("folds", "own"):
         count = inner_folds(y)
         return Inside(stratified_folds(y, count, seed), tuple(range(count)))
     share = SIXTH if record.inside == "sixth" else TENTH

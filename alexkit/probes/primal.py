@@ -31,7 +31,7 @@ from alexkit.probes.objective import (
 
 BLOCK_BYTES = 32 << 20
 """Of rows that are read at a time."""
-MEMORY = 2 << 30
+MEMORY = 1 << 30
 """Bytes for what is kept of every row, of the problems solved at a time."""
 SEARCHES = 3
 """Newton steps of a line search."""
@@ -126,17 +126,17 @@ class Streamed:
         for c in np.unique(problems.c):
             alike = np.flatnonzero(problems.c == c)
             inverse = self._inverse(2 * c * float(np.mean(problems.weights)))
-            for begin in range(0, alike.size, self.width):
-                which = alike[begin : begin + self.width]
-                done = float((problems.c < c).sum() + begin)
+            done = int((problems.c < c).sum())
+            for which in np.array_split(alike, -(-alike.size // self.width)):
 
-                def tell(part: float, done: float = done, count: int = which.size) -> None:
+                def tell(part: float, done: int = done, count: int = which.size) -> None:
                     share = (done + part * count) / m
                     self.report(StageAdvanced("svm", int(PERCENT * share)))
 
                 found = self._solve(problems.some(which), u[which], inverse, gap, tell)
                 for place, value in zip((u, primal, dual, steps, wide), found, strict=True):
                     place[which] = value
+                done += which.size
         self.report(StageFinished("svm", PERCENT, time.perf_counter() - began))
         return PrimalSolution(u, Certificate(primal, dual), steps, wide)
 

@@ -17,7 +17,7 @@ from alexkit.probes.kinds import ProbeKind
 
 Parts = Literal["holdout", "kfold", "few-shot"]
 Metric = Literal["accuracy", "mean_class_accuracy", "map"]
-Inside = Literal["folds", "sixth", "val"]
+Inside = Literal["folds", "own", "sixth", "val"]
 
 FOLDS = 5
 """Splits of ``kfold``, and the repeats of ``few-shot``."""
@@ -89,9 +89,9 @@ class ProtocolRecord:
         repeats: splits of ``few-shot``.
         grid: the C; empty for powers of ten around 1 / mean ‖x‖² of the training rows.
         halving: whether steps around the best C are halved (CLIP).
-        inside: C is chosen by 3 folds inside the training rows, on a sixth of them (25 of 30
-            train, 5 judge), or on the val rows (a tenth of the training rows where there are
-            none); then all are fitted.
+        inside: C is chosen by 3 folds inside the training rows, on the val rows (``own``: where
+            there are none, by 3 folds; ``val``: on a tenth of the training rows), or on a sixth
+            (25 of 30 train, 5 judge); then all are fitted.
         per_class: whether each class has its own C, by its average precision.
         positive: what C is multiplied by for the rows of the class itself.
         pooled: whether convolutional layers are average-pooled as in Goyal et al.
@@ -123,6 +123,7 @@ RECORDS = (
     ProtocolRecord(
         name="holdout",
         source="the file's own split, or a fifth of each class held out",
+        inside="own",
     ),
     ProtocolRecord(name="kfold", source="5 stratified folds", parts="kfold"),
     ProtocolRecord(

@@ -59,7 +59,7 @@ def divide(
     """
     if record.parts == "kfold":
         return _folds(y, classes, seed)
-    trains = record.inside == "val" or record.several
+    trains = record.inside in ("own", "val") or record.several
     if splits is None or not splits.any():
         rows = np.arange(y.size)
         if record.parts == "holdout":

@@ -27,7 +27,12 @@ from alexkit.recipes.eval_rows import (
 )
 from alexkit.recipes.options import EvalOptions
 
-HELD = {"folds": "3 folds", "sixth": "a sixth", "val": "the val rows, or else a tenth,"}
+HELD = {
+    "folds": "3 folds",
+    "own": "the val rows, or else 3 folds,",
+    "sixth": "a sixth",
+    "val": "the val rows, or else a tenth,",
+}
 
 
 @dataclass(frozen=True)
@@ -101,6 +106,19 @@ def _curve(options: EvalOptions) -> tuple[int, ...]:
     return tuple(shots)
 
 
+def _grid(text: str) -> tuple[float, ...]:
+    """The C of ``--C``, each once, ascending."""
+    try:
+        grid = sorted({float(word) for word in text.split(",")})
+    except ValueError:
+        grid = []
+    if not grid or not all(0 < c < float("inf") for c in grid):
+        raise UsageError(
+            f"--C {text} is no list of positive numbers", hint="type e.g. --C 0.01,0.1,1"
+        )
+    return tuple(grid)
+
+
 def _record(
     options: EvalOptions,
     stores: Sequence[FeatureStore],
@@ -132,13 +150,17 @@ def _record(
     }
     changed = {name: value for name, value in asked.items() if value is not None}
     record = replace(record, **changed)
-    if several and record.name == "razavian":
+    if options.C is not None:
+        record = replace(record, grid=_grid(options.C), halving=False)
+    elif several and record.name == "razavian":
         record = replace(record, grid=(RAZAVIAN_SEVERAL_C,))
     Norm.parse(record.norm)
     if record.probe != "svm" and record.per_class:
         raise UsageError(
             f"--protocol {record.name} is of --probe svm", hint="leave out --probe"
         )
+    if record.probe == "knn" and options.C is not None:
+        raise UsageError("a knn probe has no C", hint="leave out --C")
     if record.probe == "knn" and (several or options.save):
         raise UsageError("a knn probe has no weights", hint="use another --probe")
     return record
@@ -235,7 +257,7 @@ def published(plan: Plan, options: EvalOptions) -> list[dict[str, Any]]:
     as many classes as theirs."""
     untouched = all(
         getattr(options, name) is None
-        for name in ("norm", "shots", "repeats", "curve", "splits")
+        for name in ("norm", "C", "shots", "repeats", "curve", "splits")
     )
     present = (
         len(plan.rows.classes) if plan.rows.labels is None else np.unique(plan.rows.labels).size

@@ -176,6 +176,9 @@ class EvalOptions(SharedOptions):
         "protocol's).",
         "NORM",
     )
+    C: str | None = option(
+        None, "C, or those to choose from (default: the protocol's).", "C,C,…"
+    )
     shots: int | None = option(None, "Training rows of a class (few-shot).", "K", least=1)
     repeats: int | None = option(None, "Draws of them (default: 5).", "R", least=1)
     curve: str | None = option(None, "Learning curve over shots, e.g. 1,5,10,30.", "K,K,…")

@@ -63,7 +63,8 @@ class TestFolds:
 class TestHoldout:
     def test_trains_on_train_and_tests_on_test(self) -> None:
         division = holdout([0, 1, 0, 1, 0, 1, 0], [TRAIN, TRAIN, TRAIN, TRAIN, TEST, VAL, NONE])
-        assert division.train.tolist() == [0, 1, 2, 3]
+        assert division.train.tolist() == [0, 1, 2, 3, 5]
+        assert division.val.tolist() == [5]
         assert division.test.tolist() == [4]
 
     def test_tests_on_val_where_there_is_no_test(self) -> None:

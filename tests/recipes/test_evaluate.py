@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sklearn.metrics import balanced_accuracy_score
+from sklearn.svm import LinearSVC
 
 from alexkit.choices import FeatureDtype
 from alexkit.cli.app import run
@@ -145,6 +147,32 @@ class TestResults:
             assert ("58.4 %" in capsys.readouterr().out) is shown
         assert run(["eval", "F.h5", "--protocol", "kornblith", "--out", "K"]) == 0
         assert scores("K")["protocol"]["published"] == []
+
+    def test_c_is_chosen_from_those_that_were_asked(self, make: Make) -> None:
+        make()
+        words = ["eval", "F.h5", "--layer", "fc7", "--C"]
+        assert run([*words, "1e-2,1e-4,0.01", "--out", "E"]) == 0
+        assert run([*words, "0.03", "--protocol", "clip", "--out", "F"]) == 0
+        several, one = scores("E"), scores("F")
+        assert [entry["C"] for entry in several["results"][0]["cv"]] == [1e-4, 1e-2]
+        assert several["protocol"]["C"] == [1e-4, 1e-2]
+        assert (one["results"][0]["C"], one["results"][0]["cv"]) == (0.03, [])
+        assert one["protocol"]["C_chosen_by"] == "fixed"
+
+    def test_rows_of_val_beside_rows_of_test_choose_c(self, make: Make) -> None:
+        splits = np.where(np.arange(90) < 45, 1, np.where(np.arange(90) < 63, 2, 3))
+        make(splits=splits)
+        assert run(["eval", "F.h5", "--layer", "fc7", "--out", "E"]) == 0
+        found = scores("E")
+        (result,) = found["results"]
+        assert (result["n_train"], result["n_test"]) == (63, 27)
+        assert "the val rows" in found["protocol"]["C_chosen_by"]
+        with FeatureStore.open("F.h5") as store:
+            x, y = store.matrix("fc7"), store.labels
+        for entry in result["cv"]:
+            one = LinearSVC(C=entry["C"], tol=1e-7, max_iter=10**6, random_state=0)
+            predicted = one.fit(x[:45], y[:45]).predict(x[45:63])
+            assert entry["score"] == pytest.approx(balanced_accuracy_score(y[45:63], predicted))
 
     def test_views_are_averaged(self, make: Make, capsys: pytest.CaptureFixture[str]) -> None:
         make()
@@ -342,6 +370,9 @@ ODD: list[tuple[dict[str, Any], list[str], int, str]] = [
     ({}, ["--protocol", "goyal", "--probe", "ridge"], 2, "--protocol goyal is of --probe svm"),
     ({}, ["--norm", "L2"], 2, "there is no norm 'L2'"),
     ({}, ["--norm", "pca:x"], 2, "--norm pca:x has no positive number"),
+    ({}, ["--C", "1,0"], 2, "--C 1,0 is no list of positive numbers"),
+    ({}, ["--C", "nan"], 2, "--C nan is no list of positive numbers"),
+    ({}, ["--C", "1", "--probe", "knn"], 2, "a knn probe has no C"),
     ({}, ["--curve", "1;2"], 2, "--curve 1;2 is no list of numbers"),
     ({}, ["--curve", "1,2", "--shots", "3"], 2, "exclude each other"),
     ({}, ["--save", "P"], 2, "--save takes one layer of one file"),
