@@ -118,6 +118,16 @@ def tell(problem: AlexkitError) -> None:
     sys.stderr.write(f"error: {shown(problem.message)}\nhint: {shown(problem.hint)}\n")
 
 
+def _numbered(arguments: Sequence[str]) -> list[str]:
+    """``--verify 50`` as ``--verify --images 50``: Typer knows no option that takes a value
+    and also does without."""
+    words = list(arguments)
+    for i, word in reversed(list(enumerate(words[1:], 1))):
+        if words[i - 1] == "--verify" and word.isdecimal():
+            words.insert(i, "--images")
+    return words
+
+
 def run(arguments: Sequence[str]) -> int:
     """Runs one command line and returns its exit status."""
     if not arguments:
@@ -125,7 +135,7 @@ def run(arguments: Sequence[str]) -> int:
         return UsageError.exit_status
     try:
         status = typer.main.get_command(app).main(
-            args=list(arguments), prog_name="alexkit", standalone_mode=False
+            args=_numbered(arguments), prog_name="alexkit", standalone_mode=False
         )
         if status == INTERRUPTED:  # Typer's own answer to Ctrl-C
             raise KeyboardInterrupt

@@ -17,7 +17,9 @@ import h5py
 import numpy as np
 
 from alexkit.choices import Compress
-from alexkit.features.layout import BLOCK_BYTES, CLASSES, FEATURES, opened, reading, writing
+from alexkit.features.layout import BLOCK_BYTES, CLASSES, FEATURES, not_sealed, writing
+from alexkit.features.opening import opened, reading
+from alexkit.features.seal import append_seal
 
 CHUNK_BYTES = 2**18
 """About how much is compressed together: whole rows, at least one."""
@@ -56,7 +58,10 @@ def compress_file(partial: Path, path: Path, how: Compress, progress: Progress) 
                 h5py.File(sink, "w") as target,
             ):
                 _copy(source, target, how, progress)
+                target.flush()
+                left_out = not_sealed(target)
             sink.close_up()
+            append_seal(raw, left_out)
             raw.flush()
             os.fsync(raw.fileno())
         with writing(path):

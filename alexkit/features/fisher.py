@@ -25,7 +25,8 @@ import numpy.typing as npt
 
 from alexkit.errors import DataError, UsageError
 from alexkit.features import sift
-from alexkit.features.layout import damaged, writing
+from alexkit.features.layout import writing
+from alexkit.features.opening import damaged
 from alexkit.images.draws import words
 
 Floats = npt.NDArray[np.float32]

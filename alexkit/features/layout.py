@@ -32,7 +32,8 @@ import numpy as np
 import numpy.typing as npt
 
 from alexkit.choices import FeatureDtype
-from alexkit.errors import DamagedFile, DataError, OutOfSpace, UsageError
+from alexkit.errors import OutOfSpace
+from alexkit.features.seal import Extents, extents_of
 from alexkit.images.hollow import HollowFile
 from alexkit.images.source import SPLITS, ImageSource
 
@@ -62,24 +63,12 @@ REASON_BYTES = 200
 """Room of a reason; a file system that knows holes stores only those of bad rows."""
 REASON_TEXT = h5py.string_dtype("ascii", REASON_BYTES)
 
+UNFINISHED = ".partial"
+"""Behind the name of a file that is being written."""
 PROVENANCE_ROOM = 2048
 """Bytes kept free behind the provenance, for what is known only at the end."""
 ATTRIBUTE_BYTES = 64_000
 """HDF5's oldest file version holds attributes of up to 64 KiB."""
-H5PY_ERRORS = (
-    OSError,
-    RuntimeError,
-    LookupError,
-    ValueError,
-    TypeError,
-    AttributeError,
-    ArithmeticError,
-    MemoryError,
-)
-"""h5py has no exception of its own: a missing name is a KeyError, a truncated file an
-OSError, an unknown type a TypeError, a damaged heap a RuntimeError, and so on."""
-NO_LOCK = "unable to lock file"
-"""In what HDF5 says (``H5FDsec2.c``) when ``flock`` fails; the errno tells why."""
 BLOCK_BYTES = 4 * 2**20
 """How much is written, or read, at a time."""
 
@@ -202,7 +191,7 @@ def provenance_text(provenance: Mapping[str, Any]) -> bytes:
 
 def partial_path(path: Path) -> Path:
     """Where a feature file is written until it is complete."""
-    return path.with_name(path.name + ".partial")
+    return path.with_name(path.name + UNFINISHED)
 
 
 def write_skeleton(path: Path, plan: Plan) -> None:
@@ -291,6 +280,12 @@ def _placed_at_once() -> h5py.h5p.PropDCID:
     return properties
 
 
+def not_sealed(file: h5py.File) -> Extents:
+    """Where the bytes are that the seal of a finished file leaves out: features and reasons,
+    which are most of it, and which HDF5 only copies."""
+    return extents_of([*file[FEATURES].values(), file[REASON]])
+
+
 def _fill_with_nan(raw: BinaryIO, offset: int, count: int, dtype: np.dtype[Any]) -> None:
     block = np.full(min(count, BLOCK_BYTES // dtype.itemsize), np.nan, dtype)
     for start in range(0, count, block.size):
@@ -316,66 +311,3 @@ def writing(path: Path) -> Iterator[None]:
             f"{path} cannot be written: {reason}",
             hint="free some space or choose another --out; the same command then continues",
         ) from error
-
-
-def opened(path: Path, mode: str) -> h5py.File:
-    """Opens an HDF5 file that should be there, and locks it where the file system can.
-
-    Where it cannot (NFS without its lock daemon, say), a file is read without a lock: a
-    finished file never changes, and in an unfinished one a row says when it is whole.
-
-    Raises:
-        DataError: there is no such file, or it is not ours to read.
-        UsageError: another process has it open for writing, or it is to be written and
-            cannot be locked.
-    """
-    try:
-        try:
-            return h5py.File(path, mode, locking="best-effort")
-        except OSError as error:
-            if mode != "r" or isinstance(error, BlockingIOError) or NO_LOCK not in str(error):
-                raise
-            return h5py.File(path, mode, locking=False)
-    except FileNotFoundError:
-        unfinished = partial_path(path)
-        hint = (
-            f"{unfinished} is unfinished; the command that began it continues it"
-            if unfinished.exists()
-            else "`alexkit features DATA` makes feature files"
-        )
-        raise DataError(f"there is no file {path}", hint=hint) from None
-    except BlockingIOError:
-        raise UsageError(
-            f"{path} is in use by another process", hint="wait until that one has finished"
-        ) from None
-    except (IsADirectoryError, PermissionError) as error:
-        raise DataError(
-            f"{path} cannot be opened: {os.strerror(error.errno or 0)}",
-            hint="give the name of a feature file that you may read",
-        ) from None
-    except OSError as error:
-        if NO_LOCK in str(error):
-            raise UsageError(
-                f"{path} cannot be locked by its file system",
-                hint="set HDF5_USE_FILE_LOCKING=FALSE if no other process uses the file",
-            ) from None
-        raise
-
-
-@contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """Turns what h5py raises on a file that is not as it should be into DamagedFile."""
-    try:
-        yield
-    except H5PY_ERRORS as error:
-        text = str(error)
-        if "signature not found" in text:
-            raise damaged(path, "is no HDF5 file") from error
-        if "truncated file" in text:
-            raise damaged(path, "is truncated") from error
-        reason = text.splitlines()[0] if text else type(error).__name__
-        raise damaged(path, f"is damaged: {reason}") from error
-
-
-def damaged(path: Path, what: str) -> DamagedFile:
-    return DamagedFile(f"{path} {what}", hint="extract the features again")

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from alexkit.errors import DamagedFile, FileMismatch
-from alexkit.features.layout import BLOCK_BYTES, Plan, RowTable, Status, damaged
+from alexkit.features.layout import BLOCK_BYTES, Plan, RowTable, Status
+from alexkit.features.opening import damaged
 from alexkit.features.store import FeatureStore
 from alexkit.features.writer import FeatureWriter, Rows, Values
 

@@ -44,13 +44,12 @@ from alexkit.features.layout import (
     Plan,
     RowTable,
     Status,
-    damaged,
-    opened,
     partial_path,
-    reading,
     stored_text,
     write_skeleton,
 )
+from alexkit.features.opening import damaged, opened, reading
+from alexkit.features.seal import seal_holds
 from alexkit.features.writer import FeatureWriter
 from alexkit.images.source import SPLITS
 
@@ -181,6 +180,12 @@ class FeatureStore:
     def close(self) -> None:
         """Lets the file go; what was read stays usable."""
         self._file.close()
+
+    @property
+    def sealed(self) -> bool:
+        """Whether attributes and tables are known to be as they were written. False where
+        another program has changed the file since, and in an unfinished file."""
+        return seal_holds(self.path) is True
 
     @cached_property
     def paths(self) -> tuple[str, ...]:

@@ -29,16 +29,16 @@ from alexkit.features.layout import (
     STATUS_DTYPE,
     RowProblem,
     Status,
-    damaged,
     not_finite,
-    opened,
+    not_sealed,
     partial_path,
     provenance_text,
-    reading,
     stored_reason,
     write_bytes,
     writing,
 )
+from alexkit.features.opening import damaged, opened, reading
+from alexkit.features.seal import append_seal
 
 Rows = npt.NDArray[np.int64]
 Values = npt.NDArray[Any]
@@ -179,7 +179,10 @@ class FeatureWriter:
             assert len(text) <= room, "the ending is longer than the room kept for it"
             self._file.attrs.modify("provenance", np.bytes_(text.ljust(room)))
             self._file.attrs.modify("complete", np.bool_(True))
+            left_out = not_sealed(self._file)
             self._file.close()
+            if self._compress is Compress.NONE:
+                append_seal(self._raw, left_out)
             os.fsync(self._raw.fileno())
             self._raw.close()
             if self._compress is Compress.NONE:

@@ -297,7 +297,7 @@ class PackOptions(SharedOptions):
 class InfoOptions(SharedOptions):
     """What a file is: features, weights, a pack or a run folder.
 
-    Example: alexkit info runs/features-001/features.h5 --verify
+    Example: alexkit info runs/features-001/features.h5 --verify 50
     """
 
     path: Path | None = argument("File or run folder.", "FILE")
@@ -305,7 +305,9 @@ class InfoOptions(SharedOptions):
     verify: bool = option(
         False, "Check every block of a pack; extract rows of a feature file again."
     )
-    images: int = option(20, "Rows to extract again, drawn at random; 0 is all.", "N", least=0)
+    images: int = option(
+        20, "Rows to extract again, drawn at random; 0 is all. Short: --verify N.", "N", least=0
+    )
     data: Path | None = option(
         None, "Where the images of a feature file are now (default: where they were).", "DATA"
     )

@@ -15,7 +15,8 @@ from alexkit.choices import Average, Compress, FeatureDtype, Precision
 from alexkit.errors import DataError, FileMismatch, UsageError, WeightsMismatch
 from alexkit.events import Reporter, StageAdvanced, StageFinished, StageStarted, Warned
 from alexkit.features.fisher import SIFT_FV
-from alexkit.features.layout import damaged, stored_text
+from alexkit.features.layout import stored_text
+from alexkit.features.opening import damaged
 from alexkit.features.pooling import Pooling
 from alexkit.features.store import FeatureStore
 from alexkit.images.preprocess import Preprocess

@@ -50,6 +50,7 @@ def feature_record(store: FeatureStore) -> dict[str, Any]:
         "file": str(store.path),
         "bytes": store.path.stat().st_size,
         "complete": store.complete,
+        "sealed": store.sealed,
         "rows": len(store),
         "status": {word: count for word, count in status.items() if count},
         "splits": {name: count for name, count in splits.items() if count},
@@ -77,6 +78,8 @@ def feature_blocks(record: Mapping[str, Any]) -> dict[str, Table]:
         "splits": "none" if list(splits) == ["none"] else _counted(splits),
         "classes": _classes(record["classes"]),
     }
+    if record["complete"] and not record["sealed"]:
+        head["changed"] = "by another program since it was written"
     if record["labelled"] < record["rows"]:
         head["labelled"] = f"{record['labelled']:,} rows"
     if verified := record.get("verified"):

@@ -122,6 +122,15 @@ class TestInfo:
         assert "the same command continues it" in text
         assert "7 not done, 5 done" in text
 
+    def test_a_change_by_another_program_is_told(
+        self, features: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert run(["info", str(features)]) == 0
+        assert "another program" not in said(capsys)
+        edit(features, "rows/label", 0, 1)
+        assert run(["info", str(features)]) == 0
+        assert "changed by another program since it was written" in said(capsys)
+
     @pytest.mark.parametrize("word", ["--rows", "--verify"])
     def test_what_has_neither_rows_nor_checks(self, word: str, four_lines: Path) -> None:
         assert run(["info", str(four_lines / "runs/train-001"), word]) == 2
@@ -136,7 +145,7 @@ class TestVerify:
     def test_rows_are_extracted_again(
         self, features: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        words = ["info", str(features), "--verify", "--images", "5", "--batch-size", "2"]
+        words = ["info", str(features), "--verify", "5", "--batch-size", "2"]
         assert run([*words, "--json"]) == 0
         result = json.loads(capsys.readouterr().out.splitlines()[-1])["result"]
         assert result["verified"]["rows"] == 5
