@@ -31,12 +31,7 @@ LEVELS = {
 OWNERS = {
     "typer": {"cli"},
     "rich": {"cli"},
-    "h5py": {
-        "features/compress.py",
-        "features/layout.py",
-        "features/store.py",
-        "images/pack.py",
-    },
+    "h5py": {"features", "images/pack.py"},
     "sklearn": {"probes", "features/fisher.py", "recipes/demo.py"},  # the demo's digits
     "skimage": {"features/fisher.py"},
     "threadpoolctl": {"probes/gram.py", "recipes/sift_fv.py"},

@@ -31,6 +31,8 @@ images its largest maps no longer fit the caches: 12.5 core-ms an image, 14.1 at
 32, on two AMD cores."""
 MAP_BYTES = 2**27
 """The most that a derived batch's largest map may take on a CPU, of every core."""
+LAST_BATCH = 8
+"""Images of the smallest batch made to end at about the same time on every core."""
 GPU_STREAMS = 2
 """Batches at work on each of several GPUs: one is decoded while the other is computed."""
 BATCH_BYTES = 2**30
@@ -113,9 +115,7 @@ class Job:
             finally:
                 free.put(job)
 
-        # A few images are shared too.
-        size = max(1, min(self.batch_size, -(-len(rows) // streams)))
-        parts = (rows[first : first + size] for first in range(0, len(rows), size))
+        parts = shared(rows, self.batch_size, streams)
         return side_by_side(parts, work, streams, in_order=not self.replicas)
 
     def _extract(
@@ -145,6 +145,17 @@ class Job:
             average=self.stored.average,
             autocast=torch.bfloat16 if self.stored.precision is Precision.BF16 else None,
         )
+
+
+def shared(rows: Rows, batch_size: int, streams: int) -> Iterator[Rows]:
+    """``rows`` in batches, smaller ones towards the end: no stream waits long for the last."""
+    least = min(LAST_BATCH, batch_size, max(1, len(rows) // streams))
+    first = 0
+    while first < len(rows):
+        share = -(-(len(rows) - first) // streams)
+        size = min(batch_size, max(least, share))
+        yield rows[first : first + size]
+        first += size
 
 
 def settle_batch_size(

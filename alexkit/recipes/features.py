@@ -21,6 +21,7 @@ from alexkit.events import (
     StageAdvanced,
     StageFinished,
     StageStarted,
+    Warned,
     silent,
 )
 from alexkit.features.layout import RowTable, partial_path
@@ -267,13 +268,22 @@ class _Pace:
 
 
 def _finish(writer: FeatureWriter, job: Job, report: Reporter) -> None:
-    """Gives the file its name, compressed if asked.
+    """Gives the file its name, compressed if asked; says if images changed meanwhile.
 
     Raises:
         Interrupted: by a signal, while it was compressed.
     """
+    ending: dict[str, Any] = {}
+    if job.source.fingerprint() != writer.provenance["fingerprint"]["data"]:
+        report(
+            Warned(
+                f"images in {job.source.root} changed while they were read: some rows may be of"
+                " what was there before, some of what is there now"
+            )
+        )
+        ending["changed_while_read"] = True
     if job.stored.compress is Compress.NONE:
-        writer.finish({"ended": now()})
+        writer.finish({**ending, "ended": now()})
         return
     began, total = time.monotonic(), len(job.source) * job.stored.row_bytes
     stage = job.stored.compress.value
@@ -284,7 +294,7 @@ def _finish(writer: FeatureWriter, job: Job, report: Reporter) -> None:
             report(StageAdvanced(stage, done))
             stop.check(f"all images are in {writer.partial}, not yet compressed")
 
-        writer.finish({"ended": now()}, advance)
+        writer.finish({**ending, "ended": now()}, advance)
     report(StageFinished(stage, total, time.monotonic() - began))
 
 

@@ -16,7 +16,7 @@ from alexkit.features.layout import RowProblem, Status
 from alexkit.images.opening import open_source
 from alexkit.models.zoo import load_backbone
 from alexkit.recipes.devices import use_precision
-from alexkit.recipes.extraction import Job
+from alexkit.recipes.extraction import LAST_BATCH, Job, shared
 from alexkit.recipes.layers import Stored
 from alexkit.recipes.options import FeaturesOptions
 from tests.conftest import photos_in
@@ -64,6 +64,39 @@ def test_batches_and_cores_change_no_bit(
     assert problems == expected_problems
     assert [problem.status for problem in problems] == [Status.UNREADABLE]
     assert torch.get_num_threads() == before
+
+
+def test_one_pass_for_all_layers_is_equal_to_the_bit_to_a_pass_each(
+    make_job: Callable[..., Job],
+) -> None:
+    job = make_job(16, 1)
+    names = tuple(name for name in job.backbone.net.layer_shapes() if name != "conv1:pre")
+    assert {"conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7:pre", "fc8"} <= set(names)
+
+    def values(layers: tuple[str, ...]) -> dict[str, npt.NDArray[np.float32]]:
+        stored = Stored.of(FeaturesOptions(layer=layers), job.backbone)
+        (found,) = replace(job, stored=stored).features(np.arange(8))
+        return {name: found.values[name] for name in layers}
+
+    together = values(names)
+    for name in names:
+        np.testing.assert_array_equal(values((name,))[name], together[name])
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 7, 64, 65, 128, 1000])
+@pytest.mark.parametrize(("size", "streams"), [(64, 1), (64, 2), (3, 2), (64, 16)])
+def test_cores_end_together(count: int, size: int, streams: int) -> None:
+    """Every row once and in order; what one stream still does when the others are out of work
+    is no more than the smallest batch."""
+    rows = np.arange(count)
+    parts = list(shared(rows, size, streams))
+    assert np.concatenate([rows[:0], *parts]).tolist() == rows.tolist()
+    sizes = [len(part) for part in parts]
+    assert all(0 < one <= size for one in sizes)
+    done = [0] * streams
+    for one in sizes:
+        done[done.index(min(done))] += one
+    assert max(done) - min(done) <= max(LAST_BATCH, 1)
 
 
 def test_bf16_is_near_and_only_when_asked(make_job: Callable[..., Job]) -> None:

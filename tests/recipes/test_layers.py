@@ -13,12 +13,13 @@ import pytest
 import torch
 
 from alexkit.cli.app import run
-from alexkit.events import silent
+from alexkit.events import Event, StageAdvanced, Warned, silent
 from alexkit.features.store import FeatureStore
 from alexkit.images.decode import decode
 from alexkit.images.views import Views
 from alexkit.models.zoo import load_any
 from alexkit.recipes import layers
+from alexkit.recipes.api import extract
 from alexkit.recipes.extraction import settle_batch_size
 from alexkit.recipes.options import FeaturesOptions
 from tests.conftest import photos_in
@@ -184,6 +185,32 @@ def test_a_compressed_file_holds_the_same(extracted) -> None:
     assert plain.dtype == packed.dtype == np.float16
     rows = plain.rows()
     np.testing.assert_array_equal(plain.values(MAP, rows), packed.values(MAP, rows))
+
+
+def test_photos_that_change_while_they_are_read(tmp_path: Path) -> None:
+    """One that is gone is a bad row, one that was replaced is told of, one more is no row."""
+    folder = photos_in(tmp_path / "photos", {"ant": 12, "bee": 12})
+    last, gone = (folder / "bee" / f"photo0{number}.jpg" for number in (10, 11))
+    warned: list[str] = []
+
+    def change(event: Event) -> None:
+        if isinstance(event, Warned):
+            warned.append(event.text)
+        if isinstance(event, StageAdvanced) and gone.exists():
+            gone.unlink()
+            last.write_bytes((folder / "ant" / "photo001.jpg").read_bytes() + b"more")
+            (folder / "bee" / "photo999.jpg").write_bytes(last.read_bytes())
+
+    words: dict[str, Any] = {"model": "squeezenet1_1", "weights": "random", "batch_size": 4}
+    out = tmp_path / "F.h5"
+    with extract(folder, MAP, out=out, pool="avg", workers=1, report=change, **words) as store:
+        assert len(store) == 24
+        assert store.reasons == {23: "the file is missing"}
+        assert store.provenance["changed_while_read"] is True
+    assert len(warned) == 1
+    assert "changed while they were read" in warned[0]
+    with extract(tmp_path / "photos/ant", MAP, out=tmp_path / "G.h5", **words) as store:
+        assert "changed_while_read" not in store.provenance
 
 
 def test_the_smaller_batch_where_features_are_many() -> None:
