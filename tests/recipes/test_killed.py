@@ -1,36 +1,40 @@
 """A hundred kills over one extraction of real photos, at moments drawn at random.
 
-Too long for every day (about ten minutes): ``pytest -m slow tests/recipes/test_killed.py``.
-The tests that CI runs kill the writer ten times: ``tests/features/test_kill.py``.
+Too long for every day: ``pytest -m slow tests/recipes/test_killed.py``, five minutes. What runs
+every day kills the writer ten times: ``tests/features/test_kill.py``.
 """
 
 from __future__ import annotations
 
-import json
-import os
+import multiprocessing
 import random
 import signal
-import subprocess
-import sys
 import time
+from contextlib import suppress
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from alexkit.events import Event, StageAdvanced, StageStarted
 from alexkit.features.layout import Status, partial_path
 from alexkit.features.store import FeatureStore
+from alexkit.recipes import features
+from alexkit.recipes.options import FeaturesOptions, from_values
 
 KILLS = 100
-COPIES = 8
+COPIES = 4
 BATCH = 8
 LAYERS = ("conv5", "pool5")
-PROGRAM = "from alexkit.cli.app import program; program()"
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(["alexkit.recipes.features"])  # torch takes seconds to load
 
 
 @pytest.fixture
 def photos(real_data: Path, tmp_path: Path) -> Path:
-    """3,200 photos: those of ImageNet's sample, eight times."""
+    """1,600 photos: those of ImageNet's sample, four times."""
     folder = tmp_path / "photos"
     for copy in range(COPIES):
         (folder / str(copy)).mkdir(parents=True)
@@ -39,64 +43,69 @@ def photos(real_data: Path, tmp_path: Path) -> Path:
     return folder
 
 
-def extraction(photos: Path, weights: Path, out: Path) -> list[str]:
-    words = ["features", str(photos), "--weights", str(weights), "--out", str(out), "--json"]
-    layers = [word for layer in LAYERS for word in ("--layer", layer)]
-    return [sys.executable, "-c", PROGRAM, *words, *layers, "--batch-size", str(BATCH)]
+def extraction(settings: dict[str, Any], said: Connection) -> None:
+    """A process of its own, which says after each batch how many images are done."""
+
+    def report(event: Event) -> None:
+        if isinstance(event, StageStarted | StageAdvanced):
+            said.send(event.done)
+
+    features.run(from_values(FeaturesOptions, settings), report)
 
 
-def killed(command: list[str], chance: random.Random) -> tuple[int, int]:
-    """Runs it until a random moment; returns the rows it said were done, and its status.
-
-    Every fifth kill falls into its start, the others within its first dozen batches.
-    """
-    batches = 0 if chance.random() < 0.2 else chance.randrange(1, 12)
-    after = chance.uniform(0, 4 if not batches else 0.2)
-    said = 0
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        if not batches:
-            time.sleep(after)
-            process.kill()
-        for line in process.stdout:
-            event = json.loads(line)
-            if event["event"] == "stage_started":
-                said = max(said, event["done"])
-            if event["event"] == "stage_advanced":
-                said, batches = event["done"], batches - 1
-                if not batches:
-                    time.sleep(after)
-                    process.kill()
-        return said, process.wait()
+def run(settings: dict[str, Any], chance: random.Random | None = None) -> tuple[int, int]:
+    """Extracts until the end, or until a random moment: one in five falls into the start, the
+    others after one to three batches. Returns the last number it said, and its status."""
+    hear, say = SERVER.Pipe(duplex=False)
+    process = SERVER.Process(target=extraction, args=(settings, say))
+    process.start()
+    say.close()
+    heard: list[int] = []
+    lines, wait = None, 0.0
+    if chance is not None:  # the first line is where it goes on
+        lines = 0 if chance.random() < 0.2 else chance.randrange(2, 5)
+        wait = chance.uniform(0, 0.2 if lines else 2)
+    with suppress(EOFError):
+        while True:
+            if len(heard) == lines:
+                time.sleep(wait)
+                process.kill()
+            heard.append(hear.recv())
+    process.join()
+    assert process.exitcode is not None
+    return max(heard, default=0), process.exitcode
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_a_hundred_kills(real_data: Path, photos: Path, tmp_path: Path) -> None:
     weights = real_data / "weights" / "alexnet-torchvision-features.pth"
-    never = tmp_path / "never.h5"
-    subprocess.run(extraction(photos, weights, never), check=True, stdout=subprocess.PIPE)
+    settings = {"data": str(photos), "weights": str(weights), "layer": list(LAYERS)}
+    settings |= {"batch_size": BATCH}
+    never, out = tmp_path / "never.h5", tmp_path / "F.h5"
+    assert run(settings | {"out": str(never)})[1] == 0
     with FeatureStore.open(never) as store:
         truth = {layer: store.values(layer, np.arange(len(store))) for layer in LAYERS}
         whole = store.status.copy(), store.paths, store.labels.copy()
-    out = tmp_path / "F.h5"
-    command = extraction(photos, weights, out)
-    chance, said, kept = random.Random(2012), 0, 0
+    chance, most = random.Random(2012), 0
+    seen = np.zeros(len(whole[0]), bool)
     for _ in range(KILLS):
-        now, status = killed(command, chance)
+        said, status = run(settings | {"out": str(out)}, chance)
         assert status == -signal.SIGKILL
-        said = max(said, now)
+        most = max(most, said)
         if not partial_path(out).exists():
-            assert not said
+            assert not most
             continue
         with FeatureStore.open(partial_path(out)) as store:
-            done = store.rows()
-            assert (store.status != Status.TODO).sum() >= max(said, kept)
-            kept = len(done)
+            done = store.status != Status.TODO
+            assert done.sum() >= most  # no row that it said was done is lost
+            assert done[seen].all()
+            new = np.flatnonzero((store.status == Status.DONE) & ~seen)
             for layer in LAYERS:
-                np.testing.assert_array_equal(store.values(layer, done), truth[layer][done])
-    assert 0 < kept < len(whole[0])
-    subprocess.run(command, check=True, stdout=subprocess.PIPE, env=dict(os.environ))
+                np.testing.assert_array_equal(store.values(layer, new), truth[layer][new])
+            seen = done
+    assert 0 < seen.sum() < seen.size
+    assert run(settings | {"out": str(out)})[1] == 0
     with FeatureStore.open(out) as store:
         assert store.complete
         np.testing.assert_array_equal(store.status, whole[0])
