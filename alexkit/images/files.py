@@ -171,5 +171,5 @@ def order_notes(classes: Sequence[str]) -> list[str]:
         return []
     if list(classes) == sorted(classes, key=int):
         return []
-    first = ", ".join(classes[:4])
-    return [f"class names are numbers, sorted as text: {first}, …; match them by name"]
+    first = ", ".join(classes[:4]) + (", …" if len(classes) > 4 else "")
+    return [f"class names are numbers, sorted as text: {first}; match them by name"]

@@ -186,11 +186,15 @@ def _nothing_in(walk: _Walk) -> DataError:
     kinds = ", ".join(f"{shown(suffix)} {n:,}" for suffix, n in walk.others.most_common(5))
     holds = f"it holds other files ({kinds})" if kinds else "it is empty"
     if walk.hidden and not kinds:
-        holds = f"it holds only {counted(walk.hidden, 'hidden file or folder')}"
+        holds = f"it holds only {_hidden(walk.hidden)}"
     return DataError(
         f"there is no image in {shown(walk.root)}: {holds}",
         hint="give a folder of class folders, a folder of images, or a list of paths",
     )
+
+
+def _hidden(count: int) -> str:
+    return f"{count:,} hidden file{'s or folders' if count > 1 else ' or folder'}"
 
 
 def _join(folder: str, name: str) -> str:
@@ -249,7 +253,7 @@ class _Walk:
         """What was left out, in words."""
         notes = []
         if self.hidden:
-            notes.append(f"{counted(self.hidden, 'hidden file or folder')} left out")
+            notes.append(f"{_hidden(self.hidden)} left out")
         if others := sum(self.others.values()):
             kinds = ", ".join(f"{shown(kind)} {n:,}" for kind, n in self.others.most_common(4))
             notes.append(f"{counted(others, 'file')} not named like images left out: {kinds}")

@@ -144,7 +144,7 @@ def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
     source = open_folder(tmp_path)
     assert table(source) == [("a/1.jpg", "a", "")]
     assert "1 folder ('b') without images: no class" in notes(source)
-    assert "4 hidden" in notes(source)
+    assert "4 hidden files or folders left out" in notes(source)
     assert "2 files not named like images left out: " in notes(source)
     assert ".txt 1" in notes(source)
     assert "no ending 1" in notes(source)
@@ -279,7 +279,9 @@ def test_reading_what_cannot_be_read(tmp_path: Path) -> None:
 def test_numbers_sorted_as_text_are_told(tmp_path: Path) -> None:
     source = open_folder(touch(tmp_path, *(f"{n}/x.jpg" for n in range(11))))
     assert source.classes[:3] == ("0", "1", "10")
-    assert "numbers, sorted as text: 0, 1, 10, 2" in notes(source)
+    assert "numbers, sorted as text: 0, 1, 10, 2, …; match" in notes(source)
+    few = open_folder(touch(tmp_path / "few", "1/x.jpg", "2/x.jpg", "10/x.jpg"))
+    assert "sorted as text: 1, 10, 2; match" in notes(few)
     padded = open_folder(touch(tmp_path / "p", *(f"{n:02}/x.jpg" for n in range(11))))
     assert padded.notes == ()
 
