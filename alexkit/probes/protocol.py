@@ -57,7 +57,7 @@ from alexkit.probes.rows import (
 )
 from alexkit.probes.scores import summary
 from alexkit.probes.solver import GRAM_ROWS, Solver
-from alexkit.probes.splits import Division, Rows, counted, divide
+from alexkit.probes.splits import Division, Rows, check_division, counted, divide
 from alexkit.probes.svm import Labels, LinearModel, fit_linear_svm
 
 Array = npt.NDArray[np.float64]
@@ -366,6 +366,8 @@ def single_task(
             f"{every} of one class, {classes[present[0]]!r}",
             hint="a classifier needs images of two classes or more",
         )
+    for part in divisions:
+        check_division(y, classes, part, single=True)
     parts = divisions or divide(y, classes, record, splits=splits, seed=seed, reserve=reserve)
     return Task(record, classes, y, signs_of(y, len(classes)), parts, seed)
 

@@ -291,8 +291,11 @@ def read_splits(path: Path, rows: EvalRows, report: Reporter) -> list[Division]:
 
 
 def _checked_split(split: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Lists of text; nothing is trained on and tested, and what chooses C trains."""
+    """Lists of text, nothing twice; nothing is trained on and tested, and what chooses C
+    trains."""
     parts = {part: list(map(str, split[part])) for part in ("train", "test", "val")}
+    if any(len(set(names)) < len(names) for names in parts.values()):
+        raise ValueError("a row twice in one part")
     train, test = set(parts["train"]), set(parts["test"])
     if not train or not test or train & test or not set(parts["val"]) <= train:
         raise ValueError("a split without train or test rows, or with a row in both")

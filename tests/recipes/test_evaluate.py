@@ -290,6 +290,32 @@ class TestFiles:
             assert said in capsys.readouterr().err
         assert run(["eval", "F.h5", "--splits", "nowhere.json"]) == 3
 
+    @pytest.mark.parametrize(
+        ("train", "test", "status", "said"),
+        [
+            ([0, 1, 1], [5], 4, "a row twice in one part"),
+            ([0, 1, 3], [4, 4], 4, "a row twice in one part"),
+            ([0, 3, 6], [9], 3, "all training rows are of one class, 'ants'"),
+            ([0, 1, 3], [5], 3, "class 'cats' is to be tested but has no training rows"),
+        ],
+    )
+    def test_splits_that_cannot_be_judged(
+        self,
+        make: Make,
+        train: list[int],
+        test: list[int],
+        status: int,
+        said: str,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        make()
+        named = {"train": train, "test": test, "val": []}
+        split = {part: [f"img{row:03d}.jpg" for row in rows] for part, rows in named.items()}
+        told = {"format": "alexkit/splits", "splits": [split]}
+        Path("S.json").write_text(json.dumps(told))
+        assert run(["eval", "F.h5", "--splits", "S.json"]) == status
+        assert said in capsys.readouterr().err
+
 
 class TestSeveralClasses:
     def labels(self, **changes: str) -> str:
