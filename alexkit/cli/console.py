@@ -31,6 +31,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from alexkit.cli.sparkline import Sparkline
 from alexkit.events import (
     BadImage,
     Chosen,
@@ -205,6 +206,7 @@ class LiveReporter(PlainReporter):
             transient=True,
         )
         self._tasks: dict[str, TaskID] = {}
+        self._losses = Sparkline()
 
     def __call__(self, event: Event, /) -> None:
         bars = self._progress_bars
@@ -220,7 +222,10 @@ class LiveReporter(PlainReporter):
                 start = self._stages[stage]
                 seconds = max(time.monotonic() - self._began[stage], 1e-9)
                 rate = f"{figure((done - start.done) / seconds)} {start.unit}/s"
-                live = "  ".join([rate, _figures(values)]) if values else rate
+                if "loss" in values:
+                    self._losses.add(values["loss"])
+                curve = str(self._losses) if "loss" in values else ""
+                live = "  ".join(part for part in (rate, _figures(values), curve) if part)
                 bars.update(self._tasks[stage], completed=done, live=live)
             case StageFinished(stage):
                 bars.remove_task(self._tasks.pop(stage))

@@ -7,10 +7,15 @@ from alexkit.recipes.options import TrainOptions
 
 
 def act(options: TrainOptions, console: Console) -> None:
-    """Runs the recipe and shows the accuracy on the images it held out."""
-    from alexkit.recipes import train
-    from alexkit.reports.tables import fit_table
+    """Runs the recipe and shows the accuracy on the images it held out; or the verdict."""
+    from alexkit.recipes import train, verify_resume
+    from alexkit.reports.tables import fit_table, verdict
 
+    if options.verify_resume:
+        found = verify_resume.run(options, console.report)
+        console.line(verdict(found))
+        console.finish("train", found)
+        return
     result = train.run(options, console.report)
     console.table(*fit_table(result))
     console.finish("train", result)

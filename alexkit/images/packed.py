@@ -189,6 +189,15 @@ class PixelPack(PackSource):
         note = self._note_of_good(row)
         return Decoded(self._pixels[row], note)
 
+    @property
+    def good(self) -> npt.NDArray[np.bool_]:
+        """(N) whether a row has an image."""
+        return np.asarray(self.status == Status.DONE)
+
+    def stored_pixels(self, first: int, last: int) -> Array:
+        """(last - first, S, S, 3) uint8, or fewer at the end: a read-only view of the file."""
+        return self._pixels[first:last]
+
     def read(self, row: int) -> bytes:
         """The pixels as a PPM file, which any decoder turns into the same pixels.
 
@@ -198,7 +207,7 @@ class PixelPack(PackSource):
         return b"P6 %d %d 255\n" % (self.side, self.side) + self.pixels(row).rgb.tobytes()
 
     def _stored(self, first: int, last: int) -> Array:
-        return self._pixels[first:last]
+        return self.stored_pixels(first, last)
 
 
 class JpegPack(PackSource):

@@ -9,7 +9,7 @@ import torch
 
 from alexkit.choices import Precision
 from alexkit.errors import DeviceMissing, UsageError
-from alexkit.events import Chosen, Reporter
+from alexkit.events import Chosen, Reporter, Warned
 from alexkit.models.layered import LayeredNet
 
 
@@ -127,3 +127,20 @@ def use_precision(precision: Precision, device: torch.device) -> None:
         )
     torch.backends.cuda.matmul.allow_tf32 = tf32
     torch.backends.cudnn.allow_tf32 = tf32
+
+
+def autocast_of(
+    precision: Precision, device: torch.device, report: Reporter
+) -> torch.dtype | None:
+    """What the products of a network are rounded to, settled for ``device``; None is nothing.
+
+    Raises:
+        UsageError: see :func:`use_precision`.
+    """
+    use_precision(precision, device)
+    if precision is not Precision.BF16:
+        return None
+    if device.type == "cpu":
+        # 10 times as long a step on a processor that has no such products (EPYC, 2 cores).
+        report(Warned("bf16 on a CPU: most have no such products, and take longer to mimic it"))
+    return torch.bfloat16

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,6 +13,7 @@ from alexkit.images.augment import augment
 from alexkit.images.batches import Batch, ToSquare, read_batches
 from alexkit.images.draws import Rows
 from alexkit.images.prefetch import on_device
+from alexkit.images.preprocess import Preprocess
 from alexkit.recipes.ledger import Ledger
 from alexkit.training.loop import Prepare
 
@@ -61,7 +63,7 @@ class Pixels:
             )
             return x, batch.labels
 
-        return self.read(rows, preprocess.train_square), prepare
+        return self.read(rows, preprocess, preprocess.train_square), prepare
 
     def judging(self, rows: Rows) -> tuple[Iterable[Batch], Prepare[Batch]]:
         """The exact evaluation path."""
@@ -71,12 +73,27 @@ class Pixels:
             self._note_bad(batch)
             return preprocess.normalise(batch.pixels), batch.labels
 
-        return self.read(rows, preprocess.square), prepare
+        return self.read(rows, preprocess, preprocess.square), prepare
 
-    def read(self, rows: Rows, to_square: ToSquare) -> Iterator[Batch]:
-        """Batches of uint8 squares, those that were repaired noted."""
-        plan, preprocess = self.plan, self.plan.backbone.preprocess
-        device = self._device
+    def whole(self, rows: Rows) -> tuple[Iterable[Batch], Prepare[Batch]]:
+        """Rows to judge by as uint8 squares, larger than the network's, that views are cut
+        from."""
+        preprocess = self.plan.backbone.preprocess
+
+        def prepare(batch: Batch) -> tuple[Tensor, Tensor]:
+            self._note_bad(batch)
+            return batch.pixels, batch.labels
+
+        return self.read(rows, preprocess, preprocess.train_square), prepare
+
+    def read(self, rows: Rows, preprocess: Preprocess, to_square: ToSquare) -> Iterator[Batch]:
+        """Batches of uint8 squares, made by ``to_square`` of ``preprocess``, those that were
+        repaired noted; from the device's own memory where they are there as they are."""
+        plan, device, resident = self.plan, self._device, self.plan.resident
+        if resident is not None and resident.side == preprocess.resize:
+            side = to_square(np.zeros((resident.side, resident.side, 3), np.uint8)).shape[0]
+            ready = resident.batches(rows, batch_size=plan.batch_size, side=side)
+            return self.ledger.watch(ready)
         batches = read_batches(
             plan.source,
             rows,

@@ -9,7 +9,13 @@ from alexkit.errors import UsageError
 from alexkit.events import Chosen, Reporter
 from alexkit.models.heads import freeze, parameter_groups, replace_head
 from alexkit.models.layered import CLASSIFIER
-from alexkit.recipes.devices import decode_threads, place, resolve_devices, use_deterministic
+from alexkit.recipes.devices import (
+    autocast_of,
+    decode_threads,
+    place,
+    resolve_devices,
+    use_deterministic,
+)
 from alexkit.recipes.fitting import fit_in_run_dir
 from alexkit.recipes.inputs import choose_backbone, holdout, open_data, settled
 from alexkit.recipes.options import FinetuneOptions
@@ -100,5 +106,6 @@ def run(options: FinetuneOptions, report: Reporter) -> dict[str, Any]:
         color=0.0,
         strict=options.strict,
         max_seconds=None if options.max_time is None else 60 * options.max_time,
+        autocast=autocast_of(options.precision, devices[0], report),
     )
     return fit_in_run_dir("finetune", options, plan, report)

@@ -8,14 +8,17 @@ is continued from any checkpoint ends with the same weights as one that was neve
 
 from __future__ import annotations
 
+import copy
+import dataclasses
+import functools
 import math
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from alexkit.errors import Diverged
 from alexkit.events import (
@@ -29,26 +32,27 @@ from alexkit.events import (
     Warned,
 )
 from alexkit.images.batches import Batch, epoch_order
-from alexkit.models.weights import write_weights
+from alexkit.models.weights import read_state, write_weights
+from alexkit.recipes.feed import Pixels
 from alexkit.recipes.inputs import data_record, tell_pack
 from alexkit.recipes.interrupts import Stop, stop_requests
+from alexkit.recipes.journal import Journal
 from alexkit.recipes.ledger import LEDGER, Ledger
 from alexkit.recipes.meter import Meter
 from alexkit.recipes.options import FitOptions
 from alexkit.recipes.plan import Plan
 from alexkit.recipes.predictions import PREDICTIONS, Predictions
-from alexkit.recipes.progress import METRICS, Progress, write_metrics
+from alexkit.recipes.progress import Progress
+from alexkit.recipes.reading import resident_pixels
 from alexkit.recipes.run_dir import Remembering, RunDir
+from alexkit.recipes.run_state import RunState
 from alexkit.recipes.space import tell_space
-from alexkit.reports.plots import draw_curves
-from alexkit.training.averaging import Average
-from alexkit.training.checkpoint import Checkpoint, CheckpointFolder, SaveRule
+from alexkit.recipes.ten_views import judge_by_ten_views
+from alexkit.training.checkpoint import CheckpointFolder, SaveRule
 from alexkit.training.loop import StepResult, fit, validate
-from alexkit.training.optim import load_optimizer_state, optimizer_state
 from alexkit.training.saving import Saver
 from alexkit.training.schedule import lr_at_step
 
-CURVES = "curves.png"
 MOST_SKIPPED = 3
 """Steps in a row whose loss or gradient is not finite before the last good state is taken."""
 
@@ -60,11 +64,10 @@ class FitRun:
         self.plan = plan
         self.run = run
         self.report = report
-        self.net = plan.net
-        steps = plan.epochs * plan.steps_per_epoch
-        self.average = Average(plan.backbone.net, steps) if plan.average else None
-        self.judged = self.average.net if self.average else self.net
+        self.state = RunState(plan)
+        self.net = self.state.net
         self.progress = Progress()
+        self.journal = Journal(run.path)
         self.ledger = Ledger(run.path / LEDGER, strict=plan.strict, report=report)
         self.checkpoints = CheckpointFolder(run.path / "state")
         self.saver = Saver(self.checkpoints, SaveRule())
@@ -82,8 +85,7 @@ class FitRun:
             Diverged: the loss is no number; the last good checkpoint is named.
             OutOfSpace: the disk lacks room for what the run will write, or is full.
         """
-        copies = 3 if self.average else 2
-        tell_space(self.run.path, self.plan.state_bytes, copies, self.report)
+        tell_space(self.run.path, self.plan.state_bytes, self.state.copies, self.report)
         if self.run.resumed:
             self._restore()
         try:
@@ -94,13 +96,15 @@ class FitRun:
                         self._judge_epoch(stop)
                     except Diverged as problem:
                         self._roll_back(problem)
-            self._write_weights("last")
-            self._save()
-            self.saver.wait()
+                self._write_weights("last")
+                self._save()
+                self.saver.wait()
+                ten_view = self._judge_views(stop)
         finally:
             self.saver.close()
+            self.journal.close()
         self.ledger.close()
-        return self._result()
+        return self._result() | ({"ten_view": ten_view} if ten_view else {})
 
     def _train_epoch(self, stop: Stop) -> None:
         plan, progress = self.plan, self.progress
@@ -112,8 +116,8 @@ class FitRun:
             progress.add(step)
             done = min(done + plan.batch_size, len(plan.holdout.train))
             self.report(StageAdvanced(stage, done, self._live()))
-            if step.applied and self.average:
-                self.average.update(self.net)
+            if step.applied and self.state.average:
+                self.state.average.update(self.net)
             self._look_at(step)
             self._stop_if_asked(stop)
             # Weights that lead to no number may be on their way to none themselves.
@@ -165,6 +169,7 @@ class FitRun:
             seed=plan.seed,
             first_step=self._step,
             rescale=plan.rescale,
+            autocast=plan.autocast,
         )
 
     def _judge_epoch(self, stop: Stop) -> None:
@@ -200,7 +205,7 @@ class FitRun:
         if progress.best is row:
             self._write_weights("best")
             self.predictions.write(self.run.path / PREDICTIONS)
-        write_metrics(self.run.path / METRICS, progress.metrics)
+        self.journal.add(progress.metrics)
         shown = ("train_loss", "train_top1", "loss", "top1", "top5")
         self.report(EpochDone(progress.epoch, {name: row[name] for name in shown}))
         told = plan.watch(row)
@@ -217,7 +222,22 @@ class FitRun:
             self._stop_if_asked(stop)
             return made(batch)
 
-        return validate(self.judged, batches, prepare=prepare, seen=self.predictions.add)
+        return validate(
+            self.state.judged,
+            batches,
+            prepare=prepare,
+            autocast=self.plan.autocast,
+            seen=self.predictions.add,
+        )
+
+    def _judge_views(self, stop: Stop) -> dict[str, float] | None:
+        if not self.plan.ten_view:
+            return None
+        # A copy, as the last weights are those to save if it is stopped now.
+        best = copy.deepcopy(self.state.judged)
+        best.load_canonical(read_state(self._weights_file("best"))[0])
+        asked = functools.partial(self._stop_if_asked, stop)
+        return judge_by_ten_views(best, self.plan, self.ledger, asked, self.report)
 
     def _live(self) -> dict[str, float]:
         sums = self.progress.sums
@@ -226,28 +246,22 @@ class FitRun:
             "loss": sums.get("loss", 0.0) / images,
             "top-1": sums.get("right", 0.0) / images,
             "waiting": sums["waiting"] / max(sums["seconds"], 1e-9),
+            "minutes left": self._seconds_left() / 60,
         }
 
+    def _seconds_left(self) -> float:
+        """Of the steps of the whole run, as long as those of this epoch have taken."""
+        steps = self.plan.epochs * self.plan.steps_per_epoch - self._step
+        return steps * self.progress.sums["seconds"] / max(self.progress.batch, 1)
+
     def _save(self) -> None:
-        plan, progress = self.plan, self.progress
         # One pass over the weights, beside the copy that a save makes anyway.
-        if not math.isfinite(nn.utils.get_total_norm(list(self.net.parameters()))):
+        if not self.state.finite():
             return  # what was saved before is the last good state
-        buffers, rates = optimizer_state(plan.optimizer, self.net)
-        tensors = {"weights": self.net.canonical_state_dict(), "optimizer": buffers}
-        scalars: dict[str, Any] = {
-            "progress": asdict(progress),
-            "schedule": plan.schedule.state_dict(),
-            "rates": rates,
-        }
-        if self.average:
-            tensors["average"] = self.average.net.canonical_state_dict()
-            scalars["averaged"] = self.average.count
-        self.saver.save(Checkpoint(self._step, tensors, scalars))
+        self.saver.save(self.state.checkpoint(self._step, self.progress))
         # With the checkpoint, not with the epoch: on a few photos drawing, 0.13 s, would be a
         # good part of one.
-        if progress.metrics:
-            draw_curves(progress.metrics, self.run.path / CURVES)
+        self.journal.draw(self.progress.metrics)
 
     def _restore(self) -> None:
         found = self.checkpoints.latest()
@@ -256,22 +270,18 @@ class FitRun:
             return
         for damage in found.skipped:
             self.report(Warned(f"{damage}; the checkpoint before it is used"))
-        plan, tensors, scalars = self.plan, found.checkpoint.tensors, found.checkpoint.scalars
         self.saver.last_good = found.checkpoint.step
-        self.net.load_canonical(tensors["weights"])
-        if self.average:
-            self.average.net.load_canonical(tensors["average"])
-            self.average.restore(scalars["averaged"])
-        load_optimizer_state(plan.optimizer, self.net, tensors["optimizer"], scalars["rates"])
-        plan.schedule.load_state_dict(scalars["schedule"])
-        self.progress = Progress(**scalars["progress"])
+        self.progress = self.state.restore(found.checkpoint)
         self.report(
             Note(f"continuing after epoch {self.progress.epoch}, batch {self.progress.batch}")
         )
 
     def _write_weights(self, name: str) -> None:
-        path = self.run.path / "weights" / f"{name}.safetensors"
-        write_weights(path, self.judged.canonical_state_dict(), self.plan.backbone.metadata())
+        state = self.state.judged.canonical_state_dict()
+        write_weights(self._weights_file(name), state, self.plan.backbone.metadata())
+
+    def _weights_file(self, name: str) -> Path:
+        return self.run.path / "weights" / f"{name}.safetensors"
 
     def _roll_back(self, problem: Diverged) -> None:
         """Takes the last good state once: a passing fault of the machine does not come again.
@@ -296,7 +306,11 @@ class FitRun:
         best = self.progress.best
         assert best is not None, "a finished run has at least one epoch"
         plan = self.plan
-        self.report(Saved("weights", str(self.run.path / "weights" / "best.safetensors")))
+        stopped = f"{self.progress.epoch} of {plan.epochs} epochs are done"
+        if self.progress.epoch < plan.epochs:
+            stopped += f", and none of the last {plan.patience} was better"
+        self.report(Note(f"stopped: {stopped}"))
+        self.report(Saved("weights", str(self._weights_file("best"))))
         return {
             "top1": best["top1"],
             "top5": best["top5"],
@@ -312,6 +326,7 @@ class FitRun:
             "skipped_steps": self.progress.skipped,
             "seconds": self.progress.seconds,
             "run": str(self.run.path),
+            "stopped": stopped,
         }
 
 
@@ -320,6 +335,9 @@ def fit_in_run_dir(
 ) -> dict[str, Any]:
     """Carries a plan out in the run folder of ``options``."""
     tell_pack(plan.source, plan.backbone.preprocess, report)
+    if plan.feed is Pixels:
+        resident = resident_pixels(plan.source, plan.backbone.net.slots[0], report)
+        plan = dataclasses.replace(plan, resident=resident)
     with RunDir.open(command, options, report) as folder:
         # The root of a list is its folder; what was named is what opens it again.
         named = {"path": os.path.abspath(options.data or "")}

@@ -91,6 +91,7 @@ class FitOptions(SharedOptions):
     lr: float | None = option(None, "Learning rate to begin with.", "RATE", least=0.0)
     deterministic: bool = option(False, "Only kernels that give equal bits on every run.")
     exif: Exif | None = exif_option()
+    precision: Precision = option(Precision.FLOAT32, "Number type of products.")
     max_time: float | None = option(
         None, "Minutes of training after which it saves and stops (130).", "MINUTES", least=0.0
     )
@@ -106,6 +107,10 @@ class TrainOptions(FitOptions):
     recipe: RecipeName | None = option(None, "How it is trained (default: by network).")
     ablate: Ablate | None = option(None, "Take one thing away from the 2012 network.")
     head: Head = option(Head.FC, "gap: pool5's means in place of fc6 and fc7 (alexnet-bn).")
+    verify_resume: bool = option(
+        False,
+        "Train nothing: prove, in a minute, that a killed run ends to the bit as another.",
+    )
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from alexkit.images.preprocess import Preprocess
+from alexkit.images.resident import ResidentPixels
 from alexkit.images.source import ImageSource
 from alexkit.models.heads import Tail
 from alexkit.models.layered import LayeredNet
@@ -43,6 +44,10 @@ class Plan:
         tail: the part that learns, where the layers before it stay as they are; None is the
             whole network.
         feed: what images become before they reach what learns.
+        ten_view: judge by the paper's ten views too, once, at the end.
+        autocast: number type of the network's products; None is float32. Response
+            normalisation, softmax and loss are float32 in any case.
+        resident: the pixels of the source in the memory of the device, where they fit.
     """
 
     backbone: Backbone
@@ -66,6 +71,9 @@ class Plan:
     patience: int = 0
     tail: Tail | None = None
     feed: MakeFeed = Pixels
+    ten_view: bool = False
+    autocast: torch.dtype | None = None
+    resident: ResidentPixels | None = None
 
     @property
     def net(self) -> LayeredNet | Tail:

@@ -6,19 +6,36 @@ import functools
 from dataclasses import replace
 from typing import Any
 
+import torch
+
 from alexkit.choices import Ablate, Head, RecipeName
 from alexkit.errors import UsageError
-from alexkit.events import Chosen, Reporter
+from alexkit.events import Chosen, Reporter, Warned
 from alexkit.models.layered import LayeredNet
 from alexkit.models.specs import find_spec
 from alexkit.models.zoo import load_backbone
-from alexkit.recipes.devices import decode_threads, place, resolve_devices, use_deterministic
+from alexkit.recipes.devices import (
+    autocast_of,
+    decode_threads,
+    place,
+    resolve_devices,
+    use_deterministic,
+)
 from alexkit.recipes.fitting import fit_in_run_dir
 from alexkit.recipes.inputs import holdout, open_data, settled
 from alexkit.recipes.options import TrainOptions
 from alexkit.recipes.orientation import settle_exif
 from alexkit.recipes.plan import Plan
-from alexkit.recipes.receipts import RECIPES, Recipe, recipe_of, watcher
+from alexkit.recipes.receipts import (
+    IMAGENET_CLASSES,
+    RECIPES,
+    Recipe,
+    outside,
+    recipe_for,
+    recipe_of,
+    told_bands,
+    watcher,
+)
 from alexkit.recipes.run_dir import Remembering
 from alexkit.training.lars import rescale
 from alexkit.training.optim import make_optimizer
@@ -39,16 +56,19 @@ def run(options: TrainOptions, report: Reporter) -> dict[str, Any]:
     if options.data is None:
         raise UsageError("no data was named", hint="type: alexkit train imagenet/")
     remembering = Remembering(report)
-    return fit_in_run_dir("train", options, make_plan(options, remembering), remembering)
+    result = fit_in_run_dir("train", options, make_plan(options, remembering), remembering)
+    figure = chosen_recipe(options)[2].ten_view
+    if figure is not None and result["classes"] == IMAGENET_CLASSES:
+        told = outside(result["ten_view"]["top1"], figure.band, "of ten views")
+        if told is not None:
+            report(Warned(told))
+    return result
 
 
 def make_plan(options: TrainOptions, report: Reporter) -> Plan:
     """What ``options`` ask for, and what they leave open settled and said."""
     assert options.data is not None
-    name, model = choose(options)
-    recipe = RECIPES[name]
-    if options.ablate is Ablate.NO_COLOR:
-        recipe = replace(recipe, color=0.0)
+    name, model, recipe = chosen_recipe(options)
     slots = len(find_spec(model).empty().slots)
     devices = resolve_devices(options.device, report, most=slots)
     source = open_data(options.data, report)
@@ -57,23 +77,18 @@ def make_plan(options: TrainOptions, report: Reporter) -> Plan:
         model, "random", seed=options.seed, num_classes=len(source.classes)
     )
     place(backbone.net, model, devices)
+    # Before the optimiser: its buffers take the layout of their weights.
+    backbone.net.to(memory_format=torch.channels_last)
     backbone.classes = source.classes
     backbone.preprocess = settle_exif(backbone.preprocess, options.exif, source, report)
     use_deterministic(options.deterministic)
-    if options.model is None:
-        asked = options.recipe or options.ablate or options.head is not Head.FC
-        report(
-            Chosen("network", model, "by the other words" if asked else "the default of train")
-        )
-    report(Chosen("recipe", name, f"of {model}" if options.recipe is None else "as asked"))
-    if recipe.figure:
-        figure = recipe.figure
-        reached = f"{figure.top1:.1%} top-1, {figure.top5:.1%} top-5"
-        report(Chosen("reached on ImageNet", reached, figure.where))
+    _tell_choice(options, name, model, recipe, report)
     epochs = settled("epochs", options.epochs, recipe.epochs, recipe.source, report)
     batch_size = settled(
         "batch size", options.batch_size, recipe.batch_size, recipe.source, report
     )
+    if len(source.classes) == IMAGENET_CLASSES:
+        report(Chosen("expected top-1", told_bands(recipe, epochs), "a warning outside"))
     lr = _rate(options, recipe, len(source.classes), batch_size, report)
     return Plan(
         backbone=backbone,
@@ -95,7 +110,26 @@ def make_plan(options: TrainOptions, report: Reporter) -> Plan:
         sides=recipe.sides,
         rescale=_lars(backbone.net, recipe) if recipe.lars else None,
         watch=watcher(recipe, len(source.classes), epochs),
+        ten_view=recipe.views,
+        autocast=autocast_of(options.precision, devices[0], report),
     )
+
+
+def _tell_choice(
+    options: TrainOptions, name: str, model: str, recipe: Recipe, report: Reporter
+) -> None:
+    if options.model is None:
+        asked = options.recipe or options.ablate or options.head is not Head.FC
+        report(
+            Chosen("network", model, "by the other words" if asked else "the default of train")
+        )
+    report(Chosen("recipe", name, f"of {model}" if options.recipe is None else "as asked"))
+    for figure in (recipe.figure, recipe.ten_view):
+        if figure is None:
+            continue
+        reached = f"{figure.top1:.1%} top-1, {figure.top5:.1%} top-5"
+        views = "" if figure is recipe.figure else " of ten views"
+        report(Chosen(f"reached on ImageNet{views}", reached, figure.where))
 
 
 def _rate(
@@ -107,6 +141,15 @@ def _rate(
     if few < 1:
         rule += f" and {recipe.full_rate_classes} classes or more"
     return settled("learning rate", options.lr, scaled, rule, report)
+
+
+def chosen_recipe(options: TrainOptions) -> tuple[str, str, Recipe]:
+    """As :func:`choose`, with the recipe for that network."""
+    name, model = choose(options)
+    recipe = recipe_for(name, model)
+    if options.ablate is Ablate.NO_COLOR:
+        recipe = replace(recipe, color=0.0, ten_view=None, end=None)
+    return name, model, recipe
 
 
 def choose(options: TrainOptions) -> tuple[str, str]:

@@ -71,20 +71,33 @@ def pack_table(result: Mapping[str, Any]) -> Table:
 
 
 def fit_table(result: Mapping[str, Any]) -> Table:
-    """The held-out accuracy of one trained network."""
+    """The held-out accuracy of one trained network; where it was judged by ten views, too, a
+    second row."""
     header = ["network", "classes", "held out", "images", "top-1", "top-5", "epochs", "minutes"]
-    return header, [
+    rows = [
         [
             result["model"],
             str(result["classes"]),
-            result["split"],
-            str(result["n"]),
-            percent(result["top1"]),
-            percent(result["top5"]),
+            result["split"] + views,
+            str(scores["n"]),
+            percent(scores["top1"]),
+            percent(scores["top5"]),
             str(result["epochs"]),
             f"{result['seconds'] / 60:.1f}",
         ]
+        for views, scores in (("", result), (", ten views", result.get("ten_view")))
+        if scores is not None
     ]
+    return header, rows
+
+
+def verdict(result: Mapping[str, Any]) -> str:
+    """What ``train --verify-resume`` found, in one line."""
+    return (
+        f"resume is exact: {result['model']}, killed after step {result['killed_after']} of "
+        f"{result['steps']} and continued, ends with equal bytes in "
+        f"{', '.join(result['compared'])} ({result['seconds']:.0f} s)"
+    )
 
 
 def comparison_table(result: Mapping[str, Any]) -> Table:

@@ -74,6 +74,7 @@ def fit(
     seed: int,
     first_step: int = 0,
     rescale: Callable[[], None] | None = None,
+    autocast: torch.dtype | None = None,
 ) -> Iterator[StepResult]:
     """Trains on each of ``batches`` and yields after each.
 
@@ -91,6 +92,8 @@ def fit(
         first_step: the number of the first batch.
         rescale: changes the gradients before each step, e.g. by layer
             (:func:`alexkit.training.lars.rescale`).
+        autocast: number type of the network's products, e.g. bfloat16; None is float32. The
+            loss is float32 in any case.
 
     A step whose loss or gradient is not finite is not applied, and says so: weights, momentum
     and the running statistics of batch norm are as the step before left them.
@@ -110,7 +113,9 @@ def fit(
             # Batch norm moves them in the forward pass; a few kB.
             before = [buffer.clone() for buffer in buffers]
             optimizer.zero_grad()
-            logits = net(x)
+            with casting(x.device, autocast):
+                logits = net(x)
+            logits = logits.float()
             y = y.to(logits.device, non_blocking=True)
             objective = loss_fn(logits, y)
             torch.autograd.backward(objective)
@@ -152,12 +157,18 @@ def _figures(
     return loss, right, length
 
 
+def casting(device: torch.device, dtype: torch.dtype | None) -> torch.autocast:
+    """Under it products are of ``dtype``; None changes nothing."""
+    return torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None)
+
+
 def validate(
     net: nn.Module,
     batches: Iterable[BatchT],
     *,
     prepare: Prepare[BatchT],
     seen: Callable[[BatchT, Tensor], None] = lambda batch, logits: None,
+    autocast: torch.dtype | None = None,
 ) -> dict[str, float]:
     """Judges ``net`` on every image of ``batches``, each once, without dropout.
 
@@ -166,7 +177,7 @@ def validate(
     Args:
         net: gives logits (N, K); its training mode is left as it was.
         batches: every labelled image once; a batch may be empty.
-        prepare: as for :func:`fit`.
+        prepare, autocast: as for :func:`fit`.
         seen: given each batch that is not empty with its logits, (N, K), where they are.
 
     Returns:
@@ -185,7 +196,8 @@ def validate(
             for batch in batches:
                 x, y = prepare(batch)
                 if len(x):
-                    logits = net(x)
+                    with casting(x.device, autocast):
+                        logits = net(x)
                     totals = totals.to(logits.device) + _tally(logits, y.to(logits.device))
                     seen(batch, logits)
                     n += len(x)

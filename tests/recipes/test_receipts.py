@@ -10,8 +10,16 @@ from alexkit.choices import MODELS, Ablate, RecipeName
 from alexkit.errors import UsageError
 from alexkit.models.specs import find_spec
 from alexkit.recipes.options import TrainOptions, from_values
-from alexkit.recipes.receipts import ABLATED, RECIPES, recipe_of, watcher
-from alexkit.recipes.train import choose
+from alexkit.recipes.receipts import (
+    ABLATED,
+    RECIPES,
+    bands,
+    recipe_for,
+    recipe_of,
+    told_bands,
+    watcher,
+)
+from alexkit.recipes.train import choose, chosen_recipe
 
 
 def chosen(**words: Any) -> tuple[str, str]:
@@ -59,15 +67,51 @@ def test_the_released_schedule() -> None:
     assert rates == pytest.approx([1e-2, 1e-2, 1e-3, 1e-3, 1e-4, 1e-4, 1e-5])
 
 
-def test_a_stuck_run_and_a_poor_end_are_told_on_imagenet_only() -> None:
+def test_a_run_outside_its_band_is_told_on_imagenet_only() -> None:
     watch = watcher(RECIPES["owt"], 1000, 90)
     stuck = {"epoch": 5, "loss": 6.9, "top1": 0.001}
     assert "stuck" in (watch(stuck) or "")
-    assert watch(stuck | {"loss": 5.5}) is None
-    assert watch(stuck | {"epoch": 6}) is None
+    slow = {"epoch": 5, "loss": 5.5, "top1": 0.02}
+    assert "learns less than it should" in (watch(slow) or "")
+    assert watch(slow | {"top1": 0.25}) is None
+    assert watch(slow | {"epoch": 6}) is None
+    quarter = {"epoch": 23, "loss": 2.6, "top1": 0.44}
+    assert watch(quarter) is None
+    assert "after epoch 23 is 70.0%" in (watch(quarter | {"top1": 0.7}) or "")
+    assert "images to judge by" in (watch(quarter | {"top1": 0.7}) or "")
     end = {"epoch": 90, "loss": 2.0, "top1": 0.54}
-    assert "56.5% was to be expected" in (watch(end) or "")
+    assert "expected was 55.5% to 59.5%" in (watch(end) or "")
     assert watch(end | {"top1": 0.56}) is None
     other = watcher(RECIPES["owt"], 10, 90)
     assert other(stuck) is None
     assert other(end) is None
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_bands_are_told_in_the_order_of_the_run(name: str) -> None:
+    recipe = RECIPES[name]
+    told = bands(recipe, recipe.epochs)
+    assert list(told) == sorted(told)
+    assert len(told) == 3
+    assert list(told)[-1] == recipe.epochs
+    lows, highs = zip(*told.values(), strict=True)
+    assert list(lows) == sorted(lows)
+    assert list(highs) == sorted(highs)
+    for figure in (recipe.figure, recipe.ten_view):
+        if figure:
+            assert figure.band[0] < figure.top1 < figure.band[1] < figure.top5
+    assert f"after epoch {recipe.epochs}" in told_bands(recipe, recipe.epochs)
+
+
+def test_figures_are_of_the_network_that_is_trained() -> None:
+    assert recipe_for("caffe", "bvlc-alexnet").figure != recipe_for("caffe", "caffenet").figure
+    assert recipe_for("bn60", "alexnet-bn-gap").figure is None
+    whole, without = (
+        recipe_for("paper", model).ten_view for model in ("alexnet", "alexnet-no-lrn")
+    )
+    assert whole is not None
+    assert without is not None
+    # NIPS 2012 §3.3: normalisation takes 1.4 points of error away.
+    assert whole.top1 - without.top1 == pytest.approx(0.014, abs=1e-3)
+    colorless = from_values(TrainOptions, {"ablate": "no-color"})
+    assert chosen_recipe(colorless)[2].ten_view is None

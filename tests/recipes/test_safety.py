@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 import torch
 
 from alexkit.cli.app import run
-from alexkit.events import silent
+from alexkit.errors import Diverged
+from alexkit.events import Event, Warned, silent
+from alexkit.images.batches import Batch
+from alexkit.images.draws import Rows
 from alexkit.models.weights import file_sha256
+from alexkit.recipes.feed import Pixels
 from alexkit.recipes.fitting import FitRun
 from alexkit.recipes.options import TrainOptions, from_values
 from alexkit.recipes.run_dir import Remembering, RunDir
 from alexkit.recipes.train import make_plan
 from alexkit.training.checkpoint import SaveRule
+from alexkit.training.loop import Prepare
 from tests.conftest import photos_in
 from tests.recipes.conftest import working_in
 
@@ -35,18 +42,81 @@ def weights_of(folder: Path) -> list[str]:
     return [file_sha256(folder / f"weights/{name}.safetensors") for name in ("best", "last")]
 
 
-def test_a_run_in_slices_of_no_time_ends_with_the_same_weights(
-    place: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture(scope="module")
+def whole(place: Path) -> list[str]:
+    """The weights of a run that nothing happened to."""
     with working_in(place):
         assert run([*TRAIN, "--out", "whole"]) == 0
+    return weights_of(place / "whole")
+
+
+def test_a_run_in_slices_of_no_time_ends_with_the_same_weights(
+    place: Path, whole: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with working_in(place):
         for _ in range(3):
             assert run([*TRAIN, "--out", "sliced", "--max-time", "0"]) == 130
             *_, error, hint = capsys.readouterr().err.splitlines()
             assert error.startswith("error: stopped by --max-time; saved before step ")
             assert hint.startswith("hint: the same command continues")
         assert run([*TRAIN, "--out", "sliced"]) == 0
-    assert weights_of(place / "sliced") == weights_of(place / "whole")
+    assert weights_of(place / "sliced") == whole
+
+
+def test_a_checkpoint_cut_by_hand_is_told_and_the_one_before_is_used(
+    place: Path, whole: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with working_in(place):
+        for _ in range(2):
+            assert run([*TRAIN, "--out", "cut", "--max-time", "0"]) == 130
+        first, second = sorted((place / "cut" / "state").glob("step-*.safetensors"))
+        os.truncate(second, second.stat().st_size // 2)
+        capsys.readouterr()
+        assert run([*TRAIN, "--out", "cut"]) == 0
+    told = capsys.readouterr().err
+    assert f"warning: {second.name} has " in told
+    assert "the checkpoint before it is used" in told
+    assert f"continuing after epoch 0, batch {int(first.stem[5:])}" in told
+    assert weights_of(place / "cut") == whole
+
+
+class NoNumberInABatch(Pixels):
+    """Pixels, one of which is no number in the second batch of the first epoch."""
+
+    def learning(self, rows: Rows, epoch: int) -> tuple[Iterable[Batch], Prepare[Batch]]:
+        batches, made = super().learning(rows, epoch)
+        seen: list[int] = []
+
+        def prepare(batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+            x, y = made(batch)
+            seen.append(len(x))
+            if epoch == 0 and len(seen) == 2:
+                x[0, 0, 100, 100] = torch.nan
+            return x, y
+
+        return batches, prepare
+
+
+def test_a_batch_with_no_number_in_it_is_not_learned_from(place: Path) -> None:
+    words = {"data": place / "photos", "model": "alexnet-bn", "head": "gap"}
+    words |= {"out": place / "nan", "epochs": 2, "batch_size": 4, "lr": 0.01}
+    options = from_values(TrainOptions, words)
+    plan = dataclasses.replace(make_plan(options, silent), feed=NoNumberInABatch)
+    told: list[Event] = []
+    with RunDir.open("train", options, Remembering(silent)) as folder:
+        result = FitRun(plan, folder, told.append)()
+    assert result["skipped_steps"] == 1
+    (warning,) = [event.text for event in told if isinstance(event, Warned)]
+    assert warning.startswith("step 1: the loss is nan")
+    assert warning.endswith("the step is not applied")
+    state = plan.backbone.net.state_dict()
+    assert all(tensor.isfinite().all() for tensor in state.values())
+
+
+def test_a_fault_that_stays_ends_the_run_and_names_the_last_good_state(place: Path) -> None:
+    with pytest.raises(Diverged, match=r"the last good checkpoint is of step \d in .*staying"):
+        faulty_run(place, "staying", faults=1000)
+    assert list((place / "staying" / "state").glob("step-*.json"))
 
 
 def faulty_run(place: Path, out: str, *, faults: int) -> FitRun:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from alexkit.recipes.run_dir import read_record
 from tests.conftest import photos_in
 from tests.recipes.conftest import working_in
 
+ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = "from alexkit.cli.app import program; program()"
 FEATURES = [
     "features",
@@ -100,6 +102,49 @@ def test_training_continues_to_the_same_weights(place: Path, number: signal.Sign
         for which in (out, "never-stopped")
     ]
     assert losses[0] == losses[1]
+
+
+def killed(folder: Path, out: str, kills: int, words: dict[str, object]) -> str:
+    """Runs ``killed_training``; what it printed."""
+    command = ["-m", "tests.recipes.killed_training", out, str(kills), "0", json.dumps(words)]
+    done = subprocess.run(
+        [sys.executable, *command],
+        cwd=folder,
+        env=os.environ
+        | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def same_end(one: Path, other: Path) -> None:
+    """Weights and the last checkpoint, with its momentum, are equal to the byte."""
+    last = max(path.name for path in (one / "state").glob("step-*.safetensors"))
+    for name in ("weights/best.safetensors", "weights/last.safetensors", f"state/{last}"):
+        assert file_sha256(one / name) == file_sha256(other / name), name
+
+
+def test_ten_kills_at_random_moments_change_nothing(place: Path) -> None:
+    words = {"data": "photos", "model": "alexnet-bn", "head": "gap", "epochs": 8}
+    words |= {"batch_size": 4, "lr": 0.01}
+    told = killed(place, "ten-kills", 10, words)
+    assert told.count("kill") == 10
+    assert "step-" in told, "no checkpoint was ever continued"
+    killed(place, "no-kill", 0, words)
+    same_end(place / "ten-kills", place / "no-kill")
+
+
+@pytest.mark.slow
+def test_thirty_kills_of_a_run_on_real_photos(real_data: Path, tmp_path: Path) -> None:
+    """``pytest -m slow tests/recipes/test_stopped.py``: minutes on two cores."""
+    words = {"data": str(real_data / "hymenoptera"), "model": "alexnet-bn", "head": "gap"}
+    words |= {"epochs": 10, "batch_size": 32, "lr": 0.01}
+    told = killed(tmp_path, "killed", 30, words)
+    assert told.count("kill") == 30
+    killed(tmp_path, "whole", 0, words)
+    same_end(tmp_path / "killed", tmp_path / "whole")
 
 
 def test_features_continue_to_the_same_file(place: Path) -> None:

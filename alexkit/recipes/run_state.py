@@ -1,0 +1,70 @@
+"""A run between two steps as a checkpoint, and back: a list of small states."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from typing import Any
+
+from torch import nn
+
+from alexkit.models.heads import Tail
+from alexkit.models.layered import LayeredNet
+from alexkit.recipes.plan import Plan
+from alexkit.recipes.progress import Progress
+from alexkit.training.averaging import Average
+from alexkit.training.checkpoint import Checkpoint
+from alexkit.training.optim import load_optimizer_state, optimizer_state
+
+
+class RunState:
+    """Weights, momentum, their average if there is one, and the schedule of a plan.
+
+    Attributes:
+        net: the network that learns.
+        average: of its weights over the last steps, or None.
+        judged: the network that is judged and written, one of the two.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.net = plan.net
+        steps = plan.epochs * plan.steps_per_epoch
+        self.average = Average(plan.backbone.net, steps) if plan.average else None
+        self.judged: LayeredNet | Tail = self.average.net if self.average else self.net
+
+    @property
+    def copies(self) -> int:
+        """How often a checkpoint has something of the size of the weights."""
+        return 3 if self.average else 2
+
+    def finite(self) -> bool:
+        """Whether every weight is a number; one pass over them."""
+        return math.isfinite(nn.utils.get_total_norm(list(self.net.parameters())))
+
+    def checkpoint(self, step: int, progress: Progress) -> Checkpoint:
+        """The state before ``step``; its tensors are the live ones."""
+        buffers, rates = optimizer_state(self.plan.optimizer, self.net)
+        tensors = {"weights": self.net.canonical_state_dict(), "optimizer": buffers}
+        scalars: dict[str, Any] = {
+            "progress": asdict(progress),
+            "schedule": self.plan.schedule.state_dict(),
+            "rates": rates,
+        }
+        if self.average:
+            tensors["average"] = self.average.net.canonical_state_dict()
+            scalars["averaged"] = self.average.count
+        return Checkpoint(step, tensors, scalars)
+
+    def restore(self, checkpoint: Checkpoint) -> Progress:
+        """Takes back what :meth:`checkpoint` gave, and returns where the run stands."""
+        tensors, scalars = checkpoint.tensors, checkpoint.scalars
+        self.net.load_canonical(tensors["weights"])
+        if self.average:
+            self.average.net.load_canonical(tensors["average"])
+            self.average.restore(scalars["averaged"])
+        load_optimizer_state(
+            self.plan.optimizer, self.net, tensors["optimizer"], scalars["rates"]
+        )
+        self.plan.schedule.load_state_dict(scalars["schedule"])
+        return Progress(**scalars["progress"])
