@@ -25,8 +25,8 @@ from alexkit.recipes import features
 from alexkit.recipes.options import FeaturesOptions, from_values
 
 KILLS = 100
-COPIES = 4
-BATCH = 8
+COPIES = 6
+BATCH = 4
 LAYERS = ("conv5", "pool5")
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["alexkit.recipes.features"])  # torch takes seconds to load
@@ -34,7 +34,7 @@ SERVER.set_forkserver_preload(["alexkit.recipes.features"])  # torch takes secon
 
 @pytest.fixture
 def photos(real_data: Path, tmp_path: Path) -> Path:
-    """1,600 photos: those of ImageNet's sample, four times."""
+    """2,400 photos: those of ImageNet's sample, six times."""
     folder = tmp_path / "photos"
     for copy in range(COPIES):
         (folder / str(copy)).mkdir(parents=True)
