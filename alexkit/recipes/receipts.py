@@ -248,7 +248,10 @@ def recipe_of(model: str) -> str:
 
 
 def bands(recipe: Recipe, epochs: int) -> dict[int, Band]:
-    """Epoch -> where top-1 should be after it, on ImageNet's 1,000 classes."""
+    """Epoch -> where top-1 should be after it, on ImageNet's 1,000 classes; none in a run of
+    fewer epochs than the recipe's, of which nothing is known."""
+    if epochs < recipe.epochs:
+        return {}
     found = {
         max(1, math.ceil(EARLY * epochs)): recipe.early,
         max(1, math.ceil(QUARTER * epochs)): recipe.quarter,
@@ -271,11 +274,11 @@ def watcher(
     1,000 classes is not where it should be: a loss still that of guessing after 5 % of the
     epochs, or an accuracy outside the band. Other data have no such figures."""
     expected = bands(recipe, epochs)
-    early = min(expected)
+    early = max(1, math.ceil(EARLY * epochs))
     guessing = math.log(IMAGENET_CLASSES) - STUCK_WITHIN
 
     def watch(row: dict[str, float]) -> str | None:
-        if classes != IMAGENET_CLASSES or row["epoch"] not in expected:
+        if classes != IMAGENET_CLASSES:
             return None
         epoch = int(row["epoch"])
         if epoch == early and row["loss"] > guessing:
@@ -283,7 +286,8 @@ def watcher(
                 f"after epoch {early} the held-out loss is {row['loss']:.2f}, that of guessing "
                 "(6.91): the run is stuck; another --seed or a lower --lr may free it"
             )
-        return outside(row["top1"], expected[epoch], f"after epoch {epoch}")
+        band = expected.get(epoch)
+        return outside(row["top1"], band, f"after epoch {epoch}") if band else None
 
     return watch
 

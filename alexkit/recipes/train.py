@@ -57,8 +57,9 @@ def run(options: TrainOptions, report: Reporter) -> dict[str, Any]:
         raise UsageError("no data was named", hint="type: alexkit train imagenet/")
     remembering = Remembering(report)
     result = fit_in_run_dir("train", options, make_plan(options, remembering), remembering)
-    figure = chosen_recipe(options)[2].ten_view
-    if figure is not None and result["classes"] == IMAGENET_CLASSES:
+    recipe = chosen_recipe(options)[2]
+    figure, whole = recipe.ten_view, result["epochs"] >= recipe.epochs
+    if figure is not None and whole and result["classes"] == IMAGENET_CLASSES:
         told = outside(result["ten_view"]["top1"], figure.band, "of ten views")
         if told is not None:
             report(Warned(told))
@@ -87,8 +88,9 @@ def make_plan(options: TrainOptions, report: Reporter) -> Plan:
     batch_size = settled(
         "batch size", options.batch_size, recipe.batch_size, recipe.source, report
     )
-    if len(source.classes) == IMAGENET_CLASSES:
-        report(Chosen("expected top-1", told_bands(recipe, epochs), "a warning outside"))
+    told = told_bands(recipe, epochs)
+    if len(source.classes) == IMAGENET_CLASSES and told:
+        report(Chosen("expected top-1", told, "a warning outside"))
     lr = _rate(options, recipe, len(source.classes), batch_size, report)
     return Plan(
         backbone=backbone,

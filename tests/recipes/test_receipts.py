@@ -82,6 +82,9 @@ def test_a_run_outside_its_band_is_told_on_imagenet_only() -> None:
     end = {"epoch": 90, "loss": 2.0, "top1": 0.54}
     assert "expected was 55.5% to 59.5%" in (watch(end) or "")
     assert watch(end | {"top1": 0.56}) is None
+    short = watcher(RECIPES["owt"], 1000, 5)
+    assert short(end | {"epoch": 5, "top1": 0.3}) is None
+    assert "stuck" in (short(stuck | {"epoch": 1}) or "")
     other = watcher(RECIPES["owt"], 10, 90)
     assert other(stuck) is None
     assert other(end) is None
