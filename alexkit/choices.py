@@ -54,6 +54,13 @@ class Head(str, Enum):
     GAP = "gap"
 
 
+class Figure(str, Enum):
+    """The paper's figures that ``report`` draws."""
+
+    KERNELS = "kernels"
+    NEIGHBOURS = "neighbours"
+
+
 class Exif(str, Enum):
     """What becomes of the camera's orientation tag when a photo is decoded."""
 

@@ -32,9 +32,15 @@ OWNERS = {
     "typer": {"cli"},
     "rich": {"cli"},
     "h5py": {"features", "images/pack.py"},
-    "sklearn": {"probes", "features/fisher.py", "recipes/demo.py"},  # the demo's digits
+    "sklearn": {
+        "probes",
+        "features/fisher.py",
+        "recipes/demo.py",  # its digits
+        "reports/maps.py",  # t-SNE
+    },
     "skimage": {"features/fisher.py"},
-    "threadpoolctl": {"probes/gram.py", "recipes/sift_fv.py"},
+    "threadpoolctl": {"probes/gram.py", "recipes/sift_fv.py", "reports/maps.py"},
+    "jinja2": {"reports/page.py"},
     "matplotlib": {"reports/plots.py"},
     "torchvision": {"images", "models"},
     "torch.distributed": {"training/parallel.py", "training/launch.py"},

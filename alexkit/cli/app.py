@@ -28,6 +28,7 @@ from alexkit.cli import (
     info,
     pack,
     predict,
+    report,
     train,
     validate,
 )
@@ -67,6 +68,7 @@ add_command(app, "check", options.CheckOptions, check.act)
 add_command(app, "pack", options.PackOptions, pack.act)
 add_command(app, "info", options.InfoOptions, info.act)
 add_command(app, "export", options.ExportOptions, export.act)
+add_command(app, "report", options.ReportOptions, report.act)
 add_command(app, "doctor", options.DoctorOptions, doctor.act)
 add_command(app, "demo", options.DemoOptions, demo.act)
 

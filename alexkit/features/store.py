@@ -262,7 +262,7 @@ class FeatureStore:
         step = max(1, BLOCK_BYTES // (self.dtype.itemsize * int(np.prod(shape))))
         with reading(self.path):
             dataset = self._file[f"{FEATURES}/{layer}"]
-            for start in range(0, len(self), step):
+            for start in (step * np.unique(ascending // step)).tolist():
                 a, b = np.searchsorted(ascending, (start, start + step))
                 if a < b:
                     first, last = int(ascending[a]), int(ascending[b - 1])

@@ -40,6 +40,7 @@ from alexkit.recipes.predictions import (
     probe_lines,
     write_predictions,
 )
+from alexkit.recipes.reporting import report_at_the_end
 from alexkit.recipes.run_dir import Remembering, RunDir, write_json
 
 EVAL_FILE = "eval.json"
@@ -92,6 +93,7 @@ def run(options: EvalOptions, report: Reporter) -> dict[str, Any]:
             write_json(path, result)
             report(Saved("scores", str(path)))
             folder.finish({"file": str(path)})
+            report_at_the_end(folder.path, report)
     return result
 
 

@@ -45,6 +45,7 @@ from alexkit.recipes.ledger import LEDGER, Ledger
 from alexkit.recipes.meter import Meter
 from alexkit.recipes.options import FeaturesOptions
 from alexkit.recipes.orientation import settle_exif
+from alexkit.recipes.reporting import report_at_the_end
 from alexkit.recipes.run_dir import Remembering, RunDir, now, versions
 from alexkit.recipes.sharing import (
     DONE,
@@ -142,6 +143,8 @@ def _lead(options: FeaturesOptions, report: Remembering, ranks: Ranks) -> dict[s
         report(Saved("features", str(path)))
         if folder is not None:
             folder.finish(result)
+    if folder is not None:  # the file is closed by now
+        report_at_the_end(folder.path, report, source)
     return result
 
 

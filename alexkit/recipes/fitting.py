@@ -44,6 +44,7 @@ from alexkit.recipes.plan import Plan
 from alexkit.recipes.predictions import PREDICTIONS, Predictions
 from alexkit.recipes.progress import Progress
 from alexkit.recipes.reading import resident_pixels
+from alexkit.recipes.reporting import report_at_the_end
 from alexkit.recipes.run_dir import Remembering, RunDir
 from alexkit.recipes.run_state import RunState
 from alexkit.recipes.space import tell_space
@@ -344,4 +345,5 @@ def fit_in_run_dir(
         folder.note("data", data_record(plan.source) | named)
         result = FitRun(plan, folder, report)()
         folder.finish(result)
+        report_at_the_end(folder.path, report, plan.source)
     return result

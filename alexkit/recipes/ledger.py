@@ -42,7 +42,9 @@ class Ledger:
         self._rows: dict[tuple[str, str], str] = {}
         if path is not None:
             if path.exists():
-                self._rows = {(image, action): reason for image, reason, action in _read(path)}
+                self._rows = {
+                    (image, action): reason for image, reason, action in read_ledger(path)
+                }
             self._rewrite(path)
 
     @property
@@ -82,7 +84,7 @@ class Ledger:
         Raises:
             UnreadableImage: in strict mode.
         """
-        for image, reason, action in _read(path):
+        for image, reason, action in read_ledger(path):
             if action == USED:
                 self.add_used(image, reason)
             else:
@@ -120,7 +122,7 @@ class Ledger:
         partial.replace(path)
 
 
-def _read(path: Path) -> list[list[str]]:
+def read_ledger(path: Path) -> list[list[str]]:
     """Path, reason and action of each whole line."""
     with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
         return [row for row in list(csv.reader(file))[1:] if len(row) == 3]

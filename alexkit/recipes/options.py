@@ -7,11 +7,9 @@ field names. Imports nothing heavy, so that ``--help`` answers at once.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any
 
 from alexkit.choices import (
     Ablate,
@@ -20,6 +18,7 @@ from alexkit.choices import (
     Decode,
     Exif,
     FeatureDtype,
+    Figure,
     Freeze,
     Head,
     Keep,
@@ -29,7 +28,9 @@ from alexkit.choices import (
     Protocol,
     RecipeName,
 )
-from alexkit.errors import UnknownName, UsageError
+from alexkit.errors import UsageError
+from alexkit.recipes.option_values import from_values as from_values
+from alexkit.recipes.option_values import to_record as to_record
 
 
 def option(
@@ -337,6 +338,28 @@ class ExportOptions(SharedOptions):
 
 
 @dataclass(frozen=True)
+class ReportOptions(SharedOptions):
+    """The page of a run, several runs side by side, or a figure of the paper.
+
+    Example: alexkit report runs/finetune-001 runs/finetune-002
+    """
+
+    runs: tuple[Path, ...] = argument(
+        "Run folders, feature or weight files (default: the newest run).", "RUN", ()
+    )
+    figure: Figure | None = option(
+        None, "conv1's kernels, or photos with the nearest in fc7; as PNG and SVG."
+    )
+    layer: str | None = option(
+        None, "Layer of the map and the neighbours (default: fc7, or the highest).", "NAME"
+    )
+    data: Path | None = option(
+        None, "Where the images are now (default: where they were).", "DATA"
+    )
+    umap: bool = option(False, 'Also a map by UMAP (pip install "alexkit[umap]").')
+
+
+@dataclass(frozen=True)
 class DoctorOptions(SharedOptions):
     """Devices, decoder, versions, golden features: is this installation right.
 
@@ -350,45 +373,3 @@ class DemoOptions(SharedOptions):
 
     Example: alexkit demo
     """
-
-
-Record = TypeVar("Record", bound=SharedOptions)
-
-
-def from_values(record: type[Record], values: Mapping[str, Any]) -> Record:
-    """Options from Python values: a path or one of a few words may be plain text.
-
-    Raises:
-        UnknownName: a name that is no option of the command.
-        UsageError: a word that the option does not take, or a number below its least.
-    """
-    kinds = get_type_hints(record)
-    made: dict[str, Any] = {}
-    for name, value in values.items():
-        if name not in kinds:
-            raise UnknownName("option", name, kinds)
-        for kind in (kinds[name], *get_args(kinds[name])):
-            if not isinstance(kind, type) or not isinstance(value, str):
-                continue
-            if issubclass(kind, Enum):
-                words = [word.value for word in kind]
-                if value not in words:
-                    raise UnknownName(name, value, words)
-                value = kind(value)
-            elif issubclass(kind, Path):
-                value = Path(value)
-        made[name] = tuple(value) if isinstance(value, list) else value
-    return record(**made)
-
-
-def to_record(options: SharedOptions) -> dict[str, Any]:
-    """The options as JSON-safe values, by field name."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, tuple):
-            return [plain(v) for v in value]
-        if isinstance(value, Path):
-            return str(value)
-        return getattr(value, "value", value)
-
-    return {f.name: plain(getattr(options, f.name)) for f in dataclasses.fields(options)}

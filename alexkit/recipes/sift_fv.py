@@ -42,6 +42,7 @@ from alexkit.recipes.interrupts import stop_requests
 from alexkit.recipes.ledger import LEDGER, Ledger
 from alexkit.recipes.options import FeaturesOptions, SharedOptions
 from alexkit.recipes.orientation import settle_exif
+from alexkit.recipes.reporting import report_at_the_end
 from alexkit.recipes.run_dir import Remembering, RunDir, now, versions
 
 FILE_SUFFIXES = (".h5", ".hdf5")
@@ -126,6 +127,8 @@ def run(options: FeaturesOptions, report: Reporter) -> dict[str, Any]:
         report(Saved("features", str(path)))
         if folder is not None:
             folder.finish(result)
+    if folder is not None:  # the file is closed by now
+        report_at_the_end(folder.path, report, source)
     return result
 
 

@@ -1,0 +1,235 @@
+"""A look into a feature file: what its layers do, where its images lie, what is near what."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from alexkit.choices import Split
+from alexkit.errors import UnknownName
+from alexkit.features.neighbours import Neighbours, nearest
+from alexkit.features.store import FeatureStore, Rows, Values
+from alexkit.images.source import SPLITS, ImageSource
+from alexkit.reports.activations import activations
+from alexkit.reports.eval_page import in_order
+from alexkit.reports.features import feature_record
+from alexkit.reports.features_page import FeatureFacts, Near
+from alexkit.reports.maps import principal, tsne, umap
+from alexkit.reports.page import Dots
+from alexkit.reports.thumbnails import SPRITE_SIDE, rows_of, sprite, squares, thumbnails
+
+QUERIES, NEAREST = 5, 6
+"""As in figure 4 of the paper: five images, six neighbours each."""
+FEWEST = 5
+"""Rows that make a map."""
+HELD_OUT = (Split.VAL, Split.TEST)
+PREFERRED = ("fc7", "fc6", "pool5")
+
+
+class Bounds(Protocol):
+    """How much may be looked at; see :class:`alexkit.recipes.pages.Effort`."""
+
+    @property
+    def seconds(self) -> float: ...
+    @property
+    def rows(self) -> int: ...
+    @property
+    def layer_bytes(self) -> int: ...
+    @property
+    def search_bytes(self) -> int: ...
+    @property
+    def umap(self) -> bool: ...
+    @property
+    def seed(self) -> int: ...
+
+
+def look_at(
+    store: FeatureStore, source: ImageSource | None, layer: str | None, bounds: Bounds
+) -> FeatureFacts:
+    """What the page of a feature file shows, but for its name, record and ledger.
+
+    Raises:
+        UnknownName: the file has no such layer.
+    """
+    chosen = chosen_layer(store, layer)
+    done = store.rows()
+    layers = {
+        name: activations(sampled(store, name, spread_out(done, store, name, bounds)))
+        for name in in_order(list(store.layers))
+        if done.size
+    }
+    maps: list[Dots] = []
+    near: list[Near] = []
+    photos: dict[str, str] = {}
+    mapped = searched = ""
+    rows = spread_out(done, store, chosen, bounds)
+    if rows.size >= FEWEST:
+        maps, mapped = _maps(store, source, chosen, rows, done.size, bounds)
+        all_rows = store.nbytes(chosen) <= bounds.search_bytes
+        queries = draw_queries(store, done if all_rows else rows, bounds.seed)
+        among = candidates(store, queries, done if all_rows else rows)
+        near = neighbours_of(store, chosen, queries, among)
+        searched = (
+            f"Five images and the nearest of {among.size:,} others in {chosen}, by Euclidean "
+            "distance; of data with splits, held-out images and the nearest training images"
+            + ("." if all_rows else ", evenly drawn here; alexkit report searches all of them.")
+        )
+        paths = dict.fromkeys(
+            path for one in near for path in (one.query[0], *(p for p, _, _ in one.found))
+        )
+        photos = thumbnails(source, list(paths), exif=True, seconds=bounds.seconds)
+    return FeatureFacts(
+        name="",
+        told=feature_record(store),
+        record=None,
+        layers=layers,
+        maps=maps,
+        mapped=mapped,
+        near=near,
+        searched=searched,
+        thumbnails=photos,
+    )
+
+
+def chosen_layer(store: FeatureStore, layer: str | None) -> str:
+    """The layer that was asked for, else fc7, fc6, pool5 or the highest.
+
+    Raises:
+        UnknownName: the file has no such layer.
+    """
+    if layer is not None:
+        if layer not in store.layers:
+            raise UnknownName(f"layer in {store.path}", layer, store.layers)
+        return layer
+    for name in PREFERRED:
+        if name in store.layers:
+            return name
+    return in_order(list(store.layers))[-1]
+
+
+def spread_out(rows: Rows, store: FeatureStore, layer: str, bounds: Bounds) -> Rows:
+    """At most ``bounds.rows`` of the rows, and ``bounds.layer_bytes`` of them, evenly drawn."""
+    bytes_a_row = max(1, store.nbytes(layer) // len(store))
+    most = max(1, min(rows.size, bounds.rows, bounds.layer_bytes // bytes_a_row))
+    return rows[(np.arange(most) * rows.size) // most] if rows.size else rows
+
+
+def sampled(store: FeatureStore, layer: str, rows: Rows) -> Values:
+    """(n, …) values of few rows of a large file, the views of an image averaged."""
+    # One by one: together they would be read with all that lies between them.
+    values = np.concatenate([store.values(layer, rows[i : i + 1]) for i in range(rows.size)])
+    return averaged(store, values)
+
+
+def averaged(store: FeatureStore, values: Values) -> Values:
+    """The mean over the views, where a row holds several."""
+    return values.mean(axis=1, dtype=np.float32) if store.views else values
+
+
+def draw_queries(store: FeatureStore, among: Rows, seed: int, count: int = QUERIES) -> Rows:
+    """Rows to find neighbours of: held-out ones where there are any, of different classes as
+    far as possible, drawn by ``seed``."""
+    held_out = among[np.isin(store.splits[among], [SPLITS.index(s) for s in HELD_OUT])]
+    pool = np.random.default_rng(seed).permutation(held_out if held_out.size else among)
+    _, firsts = np.unique(store.labels[pool], return_index=True)
+    firsts = np.sort(firsts)[:count]
+    rest = np.setdiff1d(np.arange(pool.size), firsts)[: count - firsts.size]
+    return np.asarray(pool[np.concatenate([firsts, rest])], np.int64)
+
+
+def candidates(store: FeatureStore, queries: Rows, among: Rows) -> Rows:
+    """What is searched: of a file with splits the training rows, where the queries are others,
+    as in the paper's figure 4; else all."""
+    codes = [SPLITS.index(s) for s in HELD_OUT]
+    if np.isin(store.splits[queries], codes).all():
+        learned = among[~np.isin(store.splits[among], codes)]
+        return learned if learned.size else among
+    return among
+
+
+def search(store: FeatureStore, layer: str, queries: Rows, among: Rows) -> Neighbours:
+    """The rows of ``among`` nearest to each query, itself left out."""
+
+    def read(rows: Rows) -> npt.NDArray[np.float32]:
+        return averaged(store, store.values(layer, rows))
+
+    return nearest(read(queries), among, read, NEAREST, skip=queries)
+
+
+def neighbours_of(store: FeatureStore, layer: str, queries: Rows, among: Rows) -> list[Near]:
+    """The queries with those nearest to them, by path and class."""
+    found = search(store, layer, queries, among)
+    return [
+        Near(
+            (store.paths[query], class_of(store, query)),
+            [
+                (store.paths[row], class_of(store, row), float(distance))
+                for row, distance in zip(rows, distances, strict=True)
+                if row >= 0
+            ],
+        )
+        for query, rows, distances in zip(queries, found.rows, found.distances, strict=True)
+    ]
+
+
+def class_of(store: FeatureStore, row: int) -> str:
+    """The name of a row's class, "" for none."""
+    label = int(store.labels[row])
+    return store.classes[label] if label >= 0 else ""
+
+
+def _maps(
+    store: FeatureStore,
+    source: ImageSource | None,
+    layer: str,
+    rows: Rows,
+    total: int,
+    bounds: Bounds,
+) -> tuple[list[Dots], str]:
+    x = sampled(store, layer, rows)
+    points, shares = principal(x, 2)
+    explained = f"{100 * shares.sum():.0f} % of the variance"
+    made = {f"Principal components ({explained})": points, "t-SNE": tsne(x, bounds.seed)}
+    if bounds.umap:
+        made["UMAP"] = umap(x, bounds.seed)
+    sheet, across, places = _sprite(store, source, rows, bounds)
+    shown = [place for place in places if place >= 0]
+    labels = store.labels[rows].tolist()
+    names = sorted({store.classes[k] for k in labels if k >= 0})
+    groups = [names.index(store.classes[k]) if k >= 0 else -1 for k in labels]
+    maps = [
+        Dots(
+            title=f"{layer}: {what}",
+            points=xy.tolist(),
+            groups=groups,
+            names=names,
+            labels=[store.paths[row] for row in rows],
+            photos=places,
+            sprite=sheet,
+            across=across,
+            side=SPRITE_SIDE,
+        )
+        for what, xy in made.items()
+    ]
+    told = f"{rows.size:,} of {total:,} images" + (
+        ", evenly drawn" if rows.size < total else ""
+    )
+    told += f"; {len(shown):,} of them with their photo. A point is an image, near points have "
+    told += "similar features; t-SNE keeps neighbours together, and its distances between "
+    return maps, told + "groups mean little. Hover, or press the arrow keys, to see an image."
+
+
+def _sprite(
+    store: FeatureStore, source: ImageSource | None, rows: Rows, bounds: Bounds
+) -> tuple[str, int, Sequence[int]]:
+    if source is None:
+        return "", 1, [-1] * rows.size
+    paths = [store.paths[row] for row in rows]
+    at = rows_of(source, paths)
+    wanted = [at.get(path, -1) for path in paths]
+    there = [row for row in wanted if row >= 0]
+    photos = squares(source, there, SPRITE_SIDE, exif=True, seconds=bounds.seconds)
+    return sprite(photos, wanted)

@@ -1,0 +1,116 @@
+"""Small photos for a page: read through the source, few, and within a time."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from alexkit.choices import Split
+from alexkit.errors import AlexkitError
+from alexkit.images.batches import decoder_of
+from alexkit.images.files import shown
+from alexkit.images.source import SPLITS, ImageSource
+from alexkit.reports.page import data_uri
+
+Square = npt.NDArray[np.uint8]
+
+SIDE = 96
+"""Pixels of a thumbnail; about 3 kB as JPEG."""
+SPRITE_SIDE = 48
+"""Pixels of the photos that a map shows; about 1 kB each."""
+QUALITY = 75
+THREADS = 2
+
+
+def rows_of(source: ImageSource, paths: Iterable[str]) -> dict[str, int]:
+    """The rows of some paths, as records or feature files have them; those gone are left out.
+
+    Held-out rows are looked through first: of a large set they are few.
+    """
+    wanted = set(paths)
+    held_out = (source.splits == SPLITS.index(Split.VAL)) | (
+        source.splits == SPLITS.index(Split.TEST)
+    )
+    found: dict[str, int] = {}
+    for some in (np.flatnonzero(held_out), np.flatnonzero(~held_out)):
+        for row in some.tolist():
+            if len(found) == len(wanted):
+                return found
+            path = source.record(row).path
+            # A feature file, which holds text, has names of other bytes as ``shown`` has them.
+            for name in {path, shown(path)} & wanted:
+                found[name] = row
+    return found
+
+
+def squares(
+    source: ImageSource, rows: Sequence[int], side: int, *, exif: bool, seconds: float
+) -> dict[int, Square]:
+    """Row -> the centre square of its photo, (side, side, 3) uint8.
+
+    Rows that cannot be read, and those whose turn does not come within ``seconds``, are left
+    out.
+    """
+    decoded = decoder_of(source, exif=exif, at_least=2 * side)
+    end = time.monotonic() + seconds
+
+    def one(row: int) -> tuple[int, Square | None]:
+        if time.monotonic() > end:
+            return row, None
+        try:
+            return row, _square(decoded(row).rgb, side)
+        except (AlexkitError, OSError):  # told in the ledger; here it is a missing picture
+            return row, None
+
+    with ThreadPoolExecutor(THREADS, thread_name_prefix="alexkit-thumbnails") as pool:
+        found = list(pool.map(one, dict.fromkeys(rows)))
+    return {row: square for row, square in found if square is not None}
+
+
+def thumbnails(
+    source: ImageSource | None, paths: Sequence[str], *, exif: bool, seconds: float
+) -> dict[str, str]:
+    """Path -> its thumbnail as a data URI; see :func:`squares` for what is left out."""
+    if source is None:
+        return {}
+    rows = rows_of(source, paths)
+    wanted = [rows[path] for path in paths if path in rows]
+    made = squares(source, wanted, SIDE, exif=exif, seconds=seconds)
+    return {path: jpeg_uri(made[row]) for path, row in rows.items() if row in made}
+
+
+def sprite(photos: Mapping[int, Square], order: Sequence[int]) -> tuple[str, int, list[int]]:
+    """All photos in one picture: its data URI, how many are in a row, and the place of each of
+    ``order`` (-1 for those without a photo)."""
+    places = {row: place for place, row in enumerate(photos)}
+    if not places:
+        return "", 1, [-1] * len(order)
+    side = next(iter(photos.values())).shape[0]
+    across = int(np.ceil(np.sqrt(len(places))))
+    down = -(-len(places) // across)
+    sheet = np.zeros((down * side, across * side, 3), np.uint8)
+    for row, place in places.items():
+        y, x = side * (place // across), side * (place % across)
+        sheet[y : y + side, x : x + side] = photos[row]
+    return jpeg_uri(sheet), across, [places.get(row, -1) for row in order]
+
+
+def jpeg_uri(pixels: Square) -> str:
+    """(H, W, 3) uint8 as a data URI."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", quality=QUALITY, optimize=True)
+    return data_uri(file.getvalue(), "jpeg")
+
+
+def _square(rgb: Square, side: int) -> Square:
+    height, width = rgb.shape[:2]
+    short = min(height, width)
+    top, left = (height - short) // 2, (width - short) // 2
+    image = Image.fromarray(rgb[top : top + short, left : left + short])
+    return np.asarray(image.resize((side, side), Image.Resampling.BOX, reducing_gap=2))
