@@ -15,11 +15,13 @@ if TYPE_CHECKING:
     from alexkit.images.preprocess import Preprocess
     from alexkit.models.zoo import Backbone, load_backbone
     from alexkit.probes.estimator import LinearSVM
-    from alexkit.recipes.api import extract
+    from alexkit.recipes.api import extract, predict
+    from alexkit.recipes.classifier import AlexNetClassifier
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "AlexNetClassifier",
     "Backbone",
     "FeatureStore",
     "LinearSVM",
@@ -28,9 +30,11 @@ __all__ = [
     "extract",
     "load_backbone",
     "open_source",
+    "predict",
 ]
 
 _HOMES = {
+    "AlexNetClassifier": "alexkit.recipes.classifier",
     "Backbone": "alexkit.models.zoo",
     "FeatureStore": "alexkit.features.store",
     "LinearSVM": "alexkit.probes.estimator",
@@ -38,6 +42,7 @@ _HOMES = {
     "extract": "alexkit.recipes.api",
     "load_backbone": "alexkit.models.zoo",
     "open_source": "alexkit.images.opening",
+    "predict": "alexkit.recipes.api",
 }
 
 

@@ -82,6 +82,13 @@ class FeatureDtype(str, Enum):
     FLOAT16 = "float16"
 
 
+class OnnxInput(str, Enum):
+    """What an exported ONNX graph takes: the network's own input, or pixels."""
+
+    TENSOR = "tensor"
+    PIXELS = "pixels"
+
+
 class Compress(str, Enum):
     """The HDF5 filter of a finished feature file; lzf is known to h5py alone."""
 

@@ -35,6 +35,7 @@ OWNERS = {
     "sklearn": {
         "probes",
         "features/fisher.py",
+        "recipes/classifier.py",
         "recipes/demo.py",  # its digits
         "reports/maps.py",  # t-SNE
     },

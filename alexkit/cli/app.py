@@ -35,7 +35,7 @@ from alexkit.cli import (
 from alexkit.cli.command import add_command
 from alexkit.cli.console import shown
 from alexkit.errors import AlexkitError, OutOfMemory, OutOfSpace, UsageError
-from alexkit.recipes import options
+from alexkit.recipes import options, using
 
 # Newer versions of Typer bring their own copy of click, older ones use the click package; the
 # class behind a bad parameter is what both raise for anything wrong on a command line.
@@ -62,12 +62,12 @@ add_command(app, "features", options.FeaturesOptions, features.act)
 add_command(app, "finetune", options.FinetuneOptions, finetune.act)
 add_command(app, "eval", options.EvalOptions, evaluate.act)
 add_command(app, "compare", options.CompareOptions, compare.act)
-add_command(app, "predict", options.PredictOptions, predict.act)
-add_command(app, "validate", options.ValidateOptions, validate.act)
+add_command(app, "predict", using.PredictOptions, predict.act)
+add_command(app, "validate", using.ValidateOptions, validate.act)
 add_command(app, "check", options.CheckOptions, check.act)
 add_command(app, "pack", options.PackOptions, pack.act)
 add_command(app, "info", options.InfoOptions, info.act)
-add_command(app, "export", options.ExportOptions, export.act)
+add_command(app, "export", using.ExportOptions, export.act)
 add_command(app, "report", options.ReportOptions, report.act)
 add_command(app, "doctor", options.DoctorOptions, doctor.act)
 add_command(app, "demo", options.DemoOptions, demo.act)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from alexkit.cli.console import Console
-from alexkit.recipes.options import ExportOptions
+from alexkit.recipes.using import ExportOptions
 
 
 def act(options: ExportOptions, console: Console) -> None:

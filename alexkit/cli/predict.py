@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from alexkit.cli.console import Console
-from alexkit.recipes.options import PredictOptions
+from alexkit.recipes.using import PredictOptions
 
 
 def act(options: PredictOptions, console: Console) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from alexkit.cli.console import Console
-from alexkit.recipes.options import ValidateOptions
+from alexkit.recipes.using import ValidateOptions
 
 
 def act(options: ValidateOptions, console: Console) -> None:

@@ -23,7 +23,9 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from alexkit.errors import DamagedFile, DataError, OutOfSpace, WeightsMismatch
+from alexkit.models.caffemodel import read_caffemodel
 from alexkit.models.layered import CLASSIFIER, LayeredNet, without_data
+from alexkit.models.onnx_files import read_onnx
 from alexkit.models.tensorfile import sync_folder, write_tensors
 
 State = dict[str, Tensor]
@@ -44,6 +46,9 @@ _CAFFE_NAME = re.compile(r"(conv[1-5]|fc[678])_([wb])(?:_0)?")
 _CAFFE_TENSORS = {"w": "weight", "b": "bias"}
 _WRAPPERS = ("module", "_orig_mod")
 """Parts that DataParallel, DistributedDataParallel and torch.compile put into names."""
+
+_FOREIGN = {".caffemodel": read_caffemodel, ".onnx": read_onnx}
+"""Files whose own beginning tells little, by their ending."""
 
 _NESTED = ("state_dict", "model")
 """Where training scripts put the state dict inside a checkpoint."""
@@ -73,7 +78,8 @@ def read_state(path: Path) -> tuple[State, dict[str, str]]:
     """Reads a weight file of AlexNet.
 
     Returns:
-        The tensors, on the CPU, by canonical name, and a safetensors file's metadata.
+        The tensors, on the CPU, by canonical name, and the file's metadata; of Caffe's
+        networks see :func:`alexkit.models.caffemodel.read_caffemodel`.
 
     Raises:
         DataError: the file cannot be opened.
@@ -92,8 +98,8 @@ def read_state(path: Path) -> tuple[State, dict[str, str]]:
 
 
 def read_tensors(path: Path) -> tuple[State, dict[str, str]]:
-    """:func:`read_state`, with the names as they are in the file; what kind of file it is,
-    its content says."""
+    """:func:`read_state`, with the names as they are in the file. A ``.caffemodel`` and an
+    ``.onnx`` go by their ending, what other kind of file it is, its content says."""
     try:
         with path.open("rb") as file:
             head = file.read(9)
@@ -102,6 +108,9 @@ def read_tensors(path: Path) -> tuple[State, dict[str, str]]:
             f"{path} cannot be read: {error.strerror}",
             hint="name a .safetensors or .pth file of weights",
         ) from error
+    read = _FOREIGN.get(path.suffix.lower())
+    if read is not None:
+        return read(path)
     # safetensors: eight bytes that say how long the JSON is, then the JSON.
     if head[8:] == b"{":
         return _read_safetensors(path)

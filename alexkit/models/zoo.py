@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from alexkit.choices import WEIGHT_WORDS
 from alexkit.errors import DamagedFile, UnknownName, UsageError, WeightsMismatch
@@ -32,6 +32,7 @@ from alexkit.models.weights import (
     read_metadata,
     read_state,
     state_sha256,
+    torchvision_names,
 )
 
 if TYPE_CHECKING:
@@ -207,6 +208,34 @@ def load_backbone(
     return backbone
 
 
+def torchvision_form(
+    backbone: Backbone | TorchvisionBackbone,
+) -> tuple[str | None, dict[str, Tensor]]:
+    """torchvision's name of a network and its tensors by torchvision's names; None and the
+    canonical names where torchvision has no network of that shape."""
+    state = backbone.net.canonical_state_dict()
+    if not isinstance(backbone, Backbone):
+        return backbone.name, state
+    if (
+        backbone.name == PUBLISHED
+        and {"fc6.weight", "fc7.weight", "fc8.weight"} <= state.keys()
+    ):
+        return "alexnet", torchvision_names(state)
+    return None, state
+
+
+def read_torchvision(name: str, path: Path) -> nn.Module:
+    """torchvision's own module ``name`` with the state dict in ``path``.
+
+    Raises:
+        DataError, DamagedFile: see :func:`alexkit.models.weights.read_state`.
+        WeightsMismatch: it does not fit.
+    """
+    nets = import_module("alexkit.models.torchvision_nets")  # see _torchvision
+    made: nn.Module = nets.load_torchvision(name, path, seed=0).net.network
+    return made.eval()
+
+
 def _random(spec: BackboneSpec | None, seed: int, num_classes: int) -> Backbone:
     if spec is None:
         raise UsageError(
@@ -227,10 +256,15 @@ def _random(spec: BackboneSpec | None, seed: int, num_classes: int) -> Backbone:
 
 def _from_file(spec: BackboneSpec | None, path: Path, sha256: str | None) -> Backbone:
     state, metadata = read_state(path)
-    spec = _spec_of(spec, state, metadata if is_record(metadata) else {}, path)
+    caffe = metadata.get("caffe")
+    ours = is_record(metadata)
+    spec = _spec_of(spec, state, metadata if ours else {"model": caffe} if caffe else {}, path)
     classes, preprocess = described(metadata, spec.preprocess, path)
+    side = int(metadata.get("side", preprocess.crop))
+    preprocess = replace(preprocess, crop=side)
     whole = list(spec.empty().canonical_state_dict())
     net = with_room(_shaped_like(spec, state))
+    net.input_side = side
     fit_state(net, state, what=f"{path} does not fit {spec.name}")
     outputs = net.fc8.out_features if net.fc8 is not None else 0
     check_count(classes, outputs, path)

@@ -10,6 +10,8 @@ from alexkit.events import Reporter, silent
 from alexkit.features.store import FeatureStore
 from alexkit.recipes import features
 from alexkit.recipes.options import FeaturesOptions, from_values
+from alexkit.recipes.predict import Prediction, predictions
+from alexkit.recipes.using import PredictOptions
 
 
 def extract(
@@ -49,3 +51,32 @@ def extract(
     }
     result = features.run(from_values(FeaturesOptions, options | named), report)
     return FeatureStore.open(result["file"])
+
+
+def predict(
+    images: Path | str | Sequence[Path | str],
+    weights: Path | str | Sequence[Path | str] = "auto",
+    *,
+    report: Reporter = silent,
+    **options: Any,
+) -> list[Prediction]:
+    """``alexkit predict``: what each image is taken for, in the order of the images.
+
+    Args:
+        images: files, folders, patterns, lists; one or several.
+        weights: a run folder, a file, ``"imagenet"``, or ``"auto"``: the newest run here, else
+            ImageNet's; several are an ensemble. A probe that ``eval --save`` wrote works too.
+        report: hears what the command line shows, bad images among it.
+        options: any other option of :class:`alexkit.recipes.options.PredictOptions`, e.g.
+            ``top=3``, ``views="ten"``, ``device="cuda"``.
+
+    Raises:
+        AlexkitError: what the command exits with, but that an image that cannot be read is a
+            prediction with ``reason``, also where it is the only one.
+    """
+    named = {"images": _several(images), "weights": _several(weights)}
+    return predictions(from_values(PredictOptions, options | named), report)[0]
+
+
+def _several(names: Path | str | Sequence[Path | str]) -> tuple[str, ...]:
+    return (str(names),) if isinstance(names, Path | str) else tuple(map(str, names))

@@ -22,9 +22,10 @@ from alexkit.errors import FileMismatch, OutOfSpace, OutputExists, UnknownName, 
 from alexkit.events import Chosen, Reporter, Saved, StageAdvanced, StageFinished, StageStarted
 from alexkit.features.store import FeatureStore
 from alexkit.images.source import SPLITS
+from alexkit.recipes import export_network
 from alexkit.recipes.inputs import FEATURES_FILE
-from alexkit.recipes.options import ExportOptions
 from alexkit.recipes.run_dir import RECORD, read_record
+from alexkit.recipes.using import ExportOptions
 from alexkit.reports.features import ROW_COLUMNS, row_records
 from alexkit.reports.tables import size
 
@@ -36,7 +37,9 @@ READ_AS_IT_IS = (".mat", ".h5", ".hdf5")
 
 
 def run(options: ExportOptions, report: Reporter) -> dict[str, Any]:
-    """Writes ``options.path`` in the format that ``--out`` ends in; returns what it holds.
+    """Exports a network, see :func:`alexkit.recipes.export_network.run`, or a feature file.
+
+    Writes ``options.path`` in the format that ``--out`` ends in; returns what it holds.
 
     ``.npz``: an array for each layer, all rows as they lie in the file (NaN where ``status``
     is not 1), with ``path``, ``label``, ``split``, ``status``, ``classes`` and ``provenance``
@@ -49,6 +52,8 @@ def run(options: ExportOptions, report: Reporter) -> dict[str, Any]:
         OutOfSpace: the disk is full or cannot be written.
         AlexkitError: see :meth:`FeatureStore.open <alexkit.features.store.FeatureStore.open>`.
     """
+    if options.path is not None and export_network.is_network(options.path):
+        return export_network.run(options, report)
     began = time.monotonic()
     path = _feature_file(options.path)
     out = options.out
@@ -94,8 +99,8 @@ def _feature_file(path: Path | None) -> Path:
     command = read_record(path)["command"]
     if command != "features":
         raise UsageError(
-            f"{path} is a {command} run, and features are exported",
-            hint="name a feature file or the run folder that holds one",
+            f"{path} is a {command} run, and features and networks are exported",
+            hint="name a feature file, weights, or the run folder that holds them",
         )
     return path / FEATURES_FILE
 

@@ -48,8 +48,8 @@ from alexkit.recipes.devices import one_device
 from alexkit.recipes.extraction import Job
 from alexkit.recipes.inputs import choose_any_backbone, choose_weights, tell_pack
 from alexkit.recipes.ledger import Ledger
-from alexkit.recipes.options import PredictOptions
 from alexkit.recipes.orientation import settle_exif
+from alexkit.recipes.using import PredictOptions
 from alexkit.reports.predictions import prediction_rows
 from alexkit.reports.tables import csv_text
 

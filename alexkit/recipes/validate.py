@@ -40,10 +40,10 @@ from alexkit.recipes.devices import one_device
 from alexkit.recipes.extraction import Job
 from alexkit.recipes.inputs import choose_data, data_record, open_data, tell_pack
 from alexkit.recipes.ledger import LEDGER, Ledger
-from alexkit.recipes.options import ValidateOptions
 from alexkit.recipes.orientation import settle_exif
 from alexkit.recipes.predictions import COLUMNS, PREDICTIONS, write_predictions
 from alexkit.recipes.run_dir import RECORD, Remembering, RunDir, read_record, write_json
+from alexkit.recipes.using import ValidateOptions
 
 VALIDATE_FILE = "validate.json"
 CONFUSION_FILE = "confusion.csv"

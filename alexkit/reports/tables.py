@@ -43,7 +43,10 @@ def features_table(result: Mapping[str, Any]) -> Table:
 
 
 def export_table(result: Mapping[str, Any]) -> Table:
-    """A feature file written in another format."""
+    """A feature file or a network written in another format."""
+    if "form" in result:
+        cells = [result["model"], str(result["classes"]), result["form"], size(result["bytes"])]
+        return ["network", "classes", "form", "size"], [cells]
     layers = ", ".join(result["layers"]) or "none"
     return ["rows", "layers", "size"], [[str(result["rows"]), layers, size(result["bytes"])]]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -42,12 +43,9 @@ ONNX_LAYERS = {
 """Values of ``light_bvlc_alexnet.onnx`` and the layers they are."""
 
 
-def run_onnx_graph(
-    weights: dict[str, npt.NDArray[np.float32]], image: npt.NDArray[np.float32]
-) -> dict[str, npt.NDArray[np.float32]]:
-    """Every layer of the graph inside the onnx package, by our names."""
+def graph_with(weights: dict[str, npt.NDArray[np.float32]]) -> Any:
+    """The graph inside the onnx package, with ``weights`` and an output for every layer."""
     onnx = pytest.importorskip("onnx", reason="the onnx extra is not installed")
-    runtime = pytest.importorskip("onnxruntime", reason="the onnx extra is not installed")
     light = Path(onnx.__file__).parent / "backend/test/data/light/light_bvlc_alexnet.onnx"
     if not light.is_file():
         pytest.skip(f"this onnx has no {light.name}")
@@ -65,6 +63,15 @@ def run_onnx_graph(
     del graph.output[:]
     graph.output.extend(onnx.ValueInfoProto(name=name) for name in ONNX_LAYERS)
     model.ir_version = 8  # from 4 on, weights need not be inputs too
+    return model
+
+
+def run_onnx_graph(
+    weights: dict[str, npt.NDArray[np.float32]], image: npt.NDArray[np.float32]
+) -> dict[str, npt.NDArray[np.float32]]:
+    """Every layer of the graph inside the onnx package, by our names."""
+    runtime = pytest.importorskip("onnxruntime", reason="the onnx extra is not installed")
+    model = graph_with(weights)
     options = runtime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
