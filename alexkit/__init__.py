@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from alexkit.images.preprocess import Preprocess
     from alexkit.models.zoo import Backbone, load_backbone
     from alexkit.probes.estimator import LinearSVM
-    from alexkit.recipes.api import extract, predict
+    from alexkit.recipes.api import extract, finetune, predict
     from alexkit.recipes.classifier import AlexNetClassifier
 
 __version__ = "0.1.0"
@@ -28,6 +28,7 @@ __all__ = [
     "Preprocess",
     "__version__",
     "extract",
+    "finetune",
     "load_backbone",
     "open_source",
     "predict",
@@ -40,6 +41,7 @@ _HOMES = {
     "LinearSVM": "alexkit.probes.estimator",
     "Preprocess": "alexkit.images.preprocess",
     "extract": "alexkit.recipes.api",
+    "finetune": "alexkit.recipes.api",
     "load_backbone": "alexkit.models.zoo",
     "open_source": "alexkit.images.opening",
     "predict": "alexkit.recipes.api",

@@ -22,6 +22,40 @@ class Freeze(str, Enum):
     CONV5 = "conv5"
     FC6 = "fc6"
     FC7 = "fc7"
+    FC8 = "fc8"
+
+
+class FitHead(str, Enum):
+    """What ``finetune`` puts on the frozen part: a convex fit, or layers learnt in epochs."""
+
+    AUTO = "auto"
+    LOGISTIC = "logistic"
+    SVM = "svm"
+    FC = "fc"
+
+
+class Augment(str, Enum):
+    """What ``finetune`` does to training photos."""
+
+    AUTO = "auto"
+    NONE = "none"
+    VIEWS = "views"
+    RANDOM = "random"
+
+
+class Balance(str, Enum):
+    """Whether rare classes weigh more in the loss."""
+
+    AUTO = "auto"
+    NONE = "none"
+    WEIGHTS = "weights"
+
+
+class Fall(str, Enum):
+    """How the learning rate falls."""
+
+    COSINE = "cosine"
+    PLATEAU = "plateau"
 
 
 class RecipeName(str, Enum):

@@ -9,15 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from alexkit.choices import Freeze
 from alexkit.models.blocks import FC_WIDTH, fill_gaussian
 from alexkit.models.layered import LayeredNet
 
-HEAD = "fc8"
 HEAD_STD = 0.01
 """Of a new head's weights: what the paper (§5) and Caffe's networks begin fc8 with."""
 
-_TRAINED = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7")
+LOWEST = 0.1
+"""What the first layer's rate is of that below the head."""
 _READABLE = ("fc7", "gap", "pool5")
 
 
@@ -89,35 +88,56 @@ class Tail(nn.Module):
         self.whole.load_canonical(state)
 
 
-def freeze(net: LayeredNet, upto: Freeze) -> None:
-    """Leaves the weights of ``upto`` and all layers before it as they are, and trains the
-    rest. Frozen batch norm keeps its running statistics too.
+def freeze_through(net: nn.Module, after: str | None) -> None:
+    """Leaves the weights of the layer ``after`` and all before it as they are, and trains the
+    rest; None trains all. Frozen batch norm keeps its running statistics too.
 
-    ``Freeze.AUTO`` is for whoever knows the data to settle first.
+    Args:
+        net: a :class:`LayeredNet`; or another network, whose last layer alone is trained.
     """
-    assert upto is not Freeze.AUTO
-    count = 0 if upto is Freeze.NONE else _TRAINED.index(upto.value) + 1
-    for name, parameter in net.named_parameters():
-        parameter.requires_grad_(_layer(net, name) not in _TRAINED[:count])
+    if isinstance(net, LayeredNet):
+        order = list(net.stages())
+        begin = 0 if after is None else order.index(after) + 1
+        learnt = set(order[begin:])
+        for name, parameter in net.named_parameters():
+            parameter.requires_grad_(_layer(net, name) in learnt)
+        return
+    parameters = list(net.named_parameters())
+    last = parameters[-1][0].rpartition(".")[0]
+    for name, parameter in parameters:
+        parameter.requires_grad_(after is None or name.rpartition(".")[0] == last)
 
 
-def parameter_groups(net: LayeredNet, head_multiplier: float) -> list[dict[str, Any]]:
-    """The parameters that are trained, as an optimiser takes them.
+def rates_by_depth(net: nn.Module, head: str, head_multiplier: float) -> list[dict[str, Any]]:
+    """The parameters that are trained, as an optimiser takes them: the lower, the slower.
+
+    Of the layers below the head the last learns at the rate itself and the first of the whole
+    network at :data:`LOWEST` of it, those between in even ratios (Howard and Ruder 2018,
+    arXiv:1801.06146, §3.2, have the idea; fastai's ``slice`` these ends).
+
+    Args:
+        head: the head's name among the modules; canonical, of a :class:`LayeredNet`.
 
     Returns:
-        Up to two groups, ``{"name": "body" | "head", "params": [...], "lr_multiplier": x}``:
-        the head (fc8) learns ``head_multiplier`` times as fast as what comes before it.
+        ``{"name": layer or "head", "params": [...], "lr_multiplier": x}``, in order.
     """
-    body: list[nn.Parameter] = []
-    head: list[nn.Parameter] = []
+    layers: dict[str, list[nn.Parameter]] = {}
     for name, parameter in net.named_parameters():
-        if parameter.requires_grad:
-            (head if _layer(net, name) == HEAD else body).append(parameter)
-    groups: list[dict[str, Any]] = [
-        {"name": "body", "params": body, "lr_multiplier": 1.0},
-        {"name": "head", "params": head, "lr_multiplier": head_multiplier},
-    ]
-    return [group for group in groups if group["params"]]
+        layer = _layer(net, name) if isinstance(net, LayeredNet) else name.rpartition(".")[0]
+        layers.setdefault(layer, []).append(parameter)
+    body = [layer for layer in layers if layer != head]
+    groups: list[dict[str, Any]] = []
+    for layer, parameters in layers.items():
+        learnt = [p for p in parameters if p.requires_grad]
+        if not learnt:
+            continue
+        rate = head_multiplier
+        if layer != head:
+            depth = body.index(layer) / max(len(body) - 1, 1)
+            rate = LOWEST ** (1 - depth)
+        name = "head" if layer == head else layer
+        groups.append({"name": name, "params": learnt, "lr_multiplier": rate})
+    return groups
 
 
 def _layer(net: LayeredNet, name: str) -> str:

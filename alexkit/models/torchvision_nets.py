@@ -74,6 +74,15 @@ class TorchvisionNet(nn.Module):
         """Its live tensors by torchvision's names, which are what a file has."""
         return dict(self.network.state_dict())
 
+    def load_canonical(self, state: Mapping[str, Tensor]) -> None:
+        """Copies ``state`` in, see :meth:`canonical_state_dict`."""
+        self.network.load_state_dict(state)
+
+    @property
+    def slots(self) -> tuple[torch.device, ...]:
+        """The device it is on."""
+        return (next(self.parameters()).device,)
+
     @property
     def logits_node(self) -> str:
         """The node that :meth:`forward` returns."""

@@ -9,7 +9,8 @@ from typing import Any
 from alexkit.events import Reporter, silent
 from alexkit.features.store import FeatureStore
 from alexkit.recipes import features
-from alexkit.recipes.options import FeaturesOptions, from_values
+from alexkit.recipes import finetune as finetuning
+from alexkit.recipes.options import FeaturesOptions, FinetuneOptions, from_values
 from alexkit.recipes.predict import Prediction, predictions
 from alexkit.recipes.using import PredictOptions
 
@@ -80,3 +81,39 @@ def predict(
 
 def _several(names: Path | str | Sequence[Path | str]) -> tuple[str, ...]:
     return (str(names),) if isinstance(names, Path | str) else tuple(map(str, names))
+
+
+def finetune(
+    data: Path | str,
+    *,
+    weights: Path | str = "auto",
+    out: Path | str | None = None,
+    report: Reporter = silent,
+    **options: Any,
+) -> dict[str, Any]:
+    """``alexkit finetune``: a pretrained network fitted to a folder of class folders.
+
+    An interrupted call is continued by the same call.
+
+    Args:
+        data: whatever the command takes as DATA.
+        weights: a run folder, a file, ``"imagenet"``, ``"random"``, or ``"auto"``: the newest
+            run here, else ImageNet's.
+        out: the run folder; None is the next one in ``runs/``.
+        report: hears what the command line shows.
+        options: any other option of :class:`alexkit.recipes.options.FinetuneOptions`, e.g.
+            ``folds=5``, ``freeze="none"``, ``epochs=10``, ``model="resnet50"``.
+
+    Returns:
+        What ``run.json`` has under ``result``: ``top1``, ``top5`` (fractions), ``n`` held-out
+        photos, and ``run``, the folder with ``weights/best.safetensors``.
+
+    Raises:
+        AlexkitError: what the command exits with.
+    """
+    named = {
+        "data": Path(data),
+        "weights": str(weights),
+        "out": None if out is None else Path(out),
+    }
+    return finetuning.run(from_values(FinetuneOptions, options | named), report)

@@ -113,3 +113,41 @@ class Pixels:
     @property
     def _device(self) -> torch.device:
         return self.plan.backbone.net.slots[0]
+
+
+class Unaugmented(Pixels):
+    """Images learnt from as they are judged."""
+
+    def learning(self, rows: Rows, epoch: int) -> tuple[Iterable[Batch], Prepare[Batch]]:
+        return self.judging(rows)
+
+
+class Mixed:
+    """Each image of a batch blended with another, and their labels likewise (Zhang et al.
+    2018, arXiv:1710.09412): the share is drawn once a batch from Beta(alpha, alpha), by the
+    state that the loop seeds at each step."""
+
+    def __init__(self, feed: Feed, alpha: float, classes: int) -> None:
+        self.feed = feed
+        self.alpha = alpha
+        self.classes = classes
+
+    def learning(self, rows: Rows, epoch: int) -> tuple[Iterable[Batch], Prepare[Batch]]:
+        """Blended; y is (N, K)."""
+        batches, prepare = self.feed.learning(rows, epoch)
+        return batches, lambda batch: self._mix(*prepare(batch))
+
+    def judging(self, rows: Rows) -> tuple[Iterable[Batch], Prepare[Batch]]:
+        """As they are."""
+        return self.feed.judging(rows)
+
+    def _mix(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        share = float(torch.distributions.Beta(self.alpha, self.alpha).sample())
+        other = torch.randperm(len(x))
+        hot = torch.nn.functional.one_hot(y, self.classes).float()
+        return share * x + (1 - share) * x[other], share * hot + (1 - share) * hot[other]
+
+
+def mixing(make: MakeFeed, alpha: float, classes: int) -> MakeFeed:
+    """What ``make`` makes, :class:`Mixed`."""
+    return lambda plan, ledger: Mixed(make(plan, ledger), alpha, classes)

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import time
+from dataclasses import replace
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from alexkit.choices import Freeze
 from alexkit.errors import UsageError
-from alexkit.events import Chosen, Reporter
-from alexkit.models.heads import freeze, parameter_groups, replace_head
-from alexkit.models.layered import CLASSIFIER
+from alexkit.events import Reporter, silent
+from alexkit.models.heads import replace_head
+from alexkit.models.torchvision_heads import replace_torchvision_head
+from alexkit.models.torchvision_nets import TorchvisionBackbone
 from alexkit.recipes.devices import (
     autocast_of,
     decode_threads,
@@ -16,39 +23,46 @@ from alexkit.recipes.devices import (
     resolve_devices,
     use_deterministic,
 )
-from alexkit.recipes.fitting import fit_in_run_dir
-from alexkit.recipes.inputs import choose_backbone, holdout, open_data, settled
+from alexkit.recipes.division import SPLIT_FILE, divide, tell_counts, write_split
+from alexkit.recipes.finetune_plan import make_plan, rate_of
+from alexkit.recipes.finetune_words import settle_how
+from alexkit.recipes.finetune_work import (
+    Work,
+    groups_in,
+    importance_of,
+    judge_head,
+    put_head,
+    solve_head,
+    stored_for,
+)
+from alexkit.recipes.fitting import FitRun
+from alexkit.recipes.folds import run_folds
+from alexkit.recipes.inputs import (
+    Holdout,
+    choose_any_backbone,
+    data_record,
+    holdout,
+    open_data,
+    tell_pack,
+)
+from alexkit.recipes.ledger import LEDGER, Ledger
 from alexkit.recipes.options import FinetuneOptions
 from alexkit.recipes.orientation import settle_exif
-from alexkit.recipes.plan import Plan
-from alexkit.recipes.run_dir import Remembering
-from alexkit.training.optim import make_optimizer
-from alexkit.training.schedule import Decay
+from alexkit.recipes.reporting import report_at_the_end
+from alexkit.recipes.run_dir import Remembering, RunDir
+from alexkit.recipes.stored import StoredViews
+from alexkit.recipes.unfreezing import unfreeze
 
 HOLD_OUT = 0.2
-EPOCHS = 20
-BATCH_SIZE = 64
-LR = 0.001
-"""A tenth of the rate the network was trained with (Girshick et al., R-CNN, §2.3, fine-tune
-AlexNet at that rate)."""
-HEAD_MULTIPLIER = 10.0
-"""The new layer learns ten times as fast (Caffe, ``models/finetune_flickr_style``)."""
-LR_ON_POOL5 = 0.00001
-"""Where the new layer reads pool5: its vectors are longer than fc7's (mean squared length
-40,000 for torchvision's weights on photos of flowers), and the steepest direction of the
-loss grows with that square. On those photos 0.0001 for fc8 held out 81.5 %, 0.001 80.8 % and
-0.01 76.9 % (20 epochs, 4 seeds, no augmentation)."""
-WEIGHT_DECAY = 0.0005
-"""NIPS 2012 §5."""
-WARMUP_SHARE = 0.05
-"""Of the epochs: the new layer's first gradients are large."""
 
 
 def run(options: FinetuneOptions, report: Reporter) -> dict[str, Any]:
     """Fits a pretrained network to ``options.data``.
 
-    fc8 is replaced by one for the classes found. Where the weights have no classifier, the
-    new layer reads pool5.
+    Its last layer is replaced by one for the classes found. What stays frozen is run once,
+    into a feature file that later runs find again. With ``freeze`` auto the new layer is a
+    convex fit, then layers below it learn too if that helps on a part of the training photos;
+    the held-out photos judge and choose nothing.
 
     Returns the held-out accuracy and where the run is.
 
@@ -58,54 +72,77 @@ def run(options: FinetuneOptions, report: Reporter) -> dict[str, Any]:
     """
     if options.data is None:
         raise UsageError("no data was named", hint="type: alexkit finetune mydata/")
-    report = Remembering(report)
+    remembering = Remembering(report)
+    work = _settle(options, remembering)
+    with RunDir.open("finetune", options, remembering) as folder:
+        # The root of a list is its folder; what was named is what opens it again.
+        named = {"path": os.path.abspath(options.data)}
+        folder.note("data", data_record(work.source) | named)
+        ledger = Ledger(folder.path / LEDGER, strict=options.strict, report=remembering)
+        stored = stored_for(work, ledger, remembering)
+        groups = groups_in(work, stored)
+        if options.folds is None:
+            rows = divide(
+                work.source, groups, fraction=HOLD_OUT, seed=options.seed, report=remembering
+            )
+            tell_counts(work.source, rows, None, remembering)
+            result = carry_out(work, rows, groups, stored, folder, remembering)
+        else:
+            result = run_folds(work, groups, stored, folder, remembering, carry_out)
+        ledger.close()
+        result = {"bad": ledger.bad, "repaired": ledger.repaired} | result
+        folder.finish(result)
+        report_at_the_end(folder.path, remembering, work.source)
+    return result
+
+
+def _settle(options: FinetuneOptions, report: Reporter) -> Work:
+    assert options.data is not None
     devices = resolve_devices(options.device, report)
     source = open_data(options.data, report)
-    rows = holdout(source, fraction=HOLD_OUT, seed=options.seed, report=report)
-    backbone = choose_backbone(options.model, options.weights, options.seed, report)
-    net = backbone.net
-    replace_head(net, len(source.classes), seed=options.seed)
+    holdout(source, fraction=HOLD_OUT, seed=options.seed, report=silent)  # that it can be
+    backbone = choose_any_backbone(options.model, options.weights, options.seed, report)
+    if isinstance(backbone, TorchvisionBackbone):
+        replace_torchvision_head(backbone, len(source.classes), seed=options.seed)
+        backbone.net.place(devices)
+    else:
+        replace_head(backbone.net, len(source.classes), seed=options.seed)
+        place(backbone.net, backbone.name, devices)
     backbone.classes = source.classes
     backbone.preprocess = settle_exif(
-        backbone.preprocess,
-        options.exif,
-        source,
-        report,
-        own_photos=True,
+        backbone.preprocess, options.exif, source, report, own_photos=True
     )
-    place(net, backbone.spec.name, devices)
-    upto = options.freeze
-    if upto is Freeze.AUTO:
-        upto = Freeze.CONV5
-        report(Chosen("frozen up to", upto.value, "the classifier learns, the maps stay"))
-    if upto.value in CLASSIFIER and upto.value not in net.layer_shapes():
-        raise UsageError(
-            f"--freeze {upto.value}: these weights have no {upto.value}",
-            hint="use --freeze conv5 or none",
-        )
-    freeze(net, upto)
-    rule = "the default of finetune"
-    epochs = settled("epochs", options.epochs, EPOCHS, rule, report)
-    batch_size = settled("batch size", options.batch_size, BATCH_SIZE, rule, report)
-    lr = LR if "fc7" in net.layer_shapes() else LR_ON_POOL5
-    rule = f"and {HEAD_MULTIPLIER:g} times that for fc8"
-    lr = settled("learning rate", options.lr, lr, rule, report)
+    tell_pack(source, backbone.preprocess, report)
+    how = settle_how(options, backbone, report)
+    rate_of(options.lr)  # that it is one
     use_deterministic(options.deterministic)
-    plan = Plan(
-        backbone=backbone,
-        source=source,
-        holdout=rows,
-        optimizer=make_optimizer(
-            parameter_groups(net, HEAD_MULTIPLIER), weight_decay=WEIGHT_DECAY
-        ),
-        schedule=Decay(lr, epochs, warmup=WARMUP_SHARE * epochs, cosine=True),
-        epochs=epochs,
-        batch_size=batch_size,
-        threads=decode_threads(options.workers),
-        seed=options.seed,
-        color=0.0,
-        strict=options.strict,
-        max_seconds=None if options.max_time is None else 60 * options.max_time,
-        autocast=autocast_of(options.precision, devices[0], report),
-    )
-    return fit_in_run_dir("finetune", options, plan, report)
+    autocast = autocast_of(options.precision, devices[0], report)
+    threads = decode_threads(options.workers)
+    return Work(options, source, backbone, how, devices[0], threads, autocast)
+
+
+def carry_out(
+    work: Work,
+    rows: Holdout,
+    groups: npt.NDArray[np.int64],
+    stored: StoredViews | None,
+    folder: RunDir,
+    report: Remembering,
+) -> dict[str, Any]:
+    """Fits to one division of the photos, in its folder, and returns the result."""
+    began = time.monotonic()
+    write_split(folder.path / SPLIT_FILE, work.source, rows)
+    importance = importance_of(work, rows, report)
+    if not work.how.solved:
+        plan = make_plan(work, rows, stored, importance, report)
+        return FitRun(plan, folder, report)() | {"chosen_on": rows.split.value}
+    assert stored is not None
+    rows = replace(rows, train=stored.rows(rows.train))
+    head = solve_head(work, rows.train, groups, stored, importance, report)
+    if work.how.freeze is Freeze.AUTO:
+        tried = unfreeze(work, rows, groups, stored, importance, folder, report, head)
+        if tried is not None:
+            return tried
+    put_head(work, head)
+    plan = make_plan(work, rows, stored, importance, silent)
+    return judge_head(work, plan, folder, report, began)

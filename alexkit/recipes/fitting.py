@@ -67,7 +67,7 @@ class FitRun:
         self.report = report
         self.state = RunState(plan)
         self.net = self.state.net
-        self.progress = Progress()
+        self.progress = Progress(keep_last=plan.keep_last)
         self.journal = Journal(run.path)
         self.ledger = Ledger(run.path / LEDGER, strict=plan.strict, report=report)
         self.checkpoints = CheckpointFolder(run.path / "state")
@@ -319,7 +319,7 @@ class FitRun:
             "n": int(best["judged"]),
             "best_epoch": int(best["epoch"]),
             "epochs": plan.epochs,
-            "model": plan.backbone.spec.name,
+            "model": plan.backbone.name,
             "classes": len(plan.backbone.classes),
             "train_images": len(plan.holdout.train),
             "bad": self.ledger.bad,

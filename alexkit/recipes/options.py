@@ -13,12 +13,16 @@ from typing import Any
 
 from alexkit.choices import (
     Ablate,
+    Augment,
     Average,
+    Balance,
     Compress,
     Decode,
     Exif,
+    Fall,
     FeatureDtype,
     Figure,
+    FitHead,
     Freeze,
     Head,
     Keep,
@@ -124,7 +128,19 @@ class FinetuneOptions(FitOptions):
     weights: str = option(
         "auto", "Run folder, weight file, imagenet, random, or auto.", "WEIGHTS"
     )
-    freeze: Freeze = option(Freeze.AUTO, "Highest layer whose weights stay as they are.")
+    freeze: Freeze = option(
+        Freeze.AUTO, "What stays: up to this layer; auto: all but a new fc8, less if it helps."
+    )
+    head: FitHead = option(FitHead.AUTO, "logistic, svm: fitted at once; fc: in epochs.")
+    lr: str | None = option(None, "Rate to begin with, or find.", "RATE")  # type: ignore[assignment]
+    augment: Augment = option(Augment.AUTO, "none, views (mirrored, stored) or random.")
+    uncached: bool = option(False, "Run the frozen part again at every epoch.")
+    folds: int | None = option(None, "Judge all photos in K parts: mean ± sd.", "K", least=2)
+    balance: Balance = option(Balance.AUTO, "Rare classes weigh more (auto: from 3 to 1).")
+    schedule: Fall = option(Fall.COSINE, "How the rate falls: cosine or plateau.")
+    patience: int | None = option(None, "Stop after N epochs no better.", "N", least=1)
+    mixup: float = option(0.0, "Blend photos to learn from, e.g. 0.2.", "ALPHA", least=0.0)
+    smoothing: float = option(0.0, "Of the labels, e.g. 0.1.", "SHARE", least=0.0)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,8 @@ from alexkit.images.resident import ResidentPixels
 from alexkit.images.source import ImageSource
 from alexkit.models.heads import Tail
 from alexkit.models.layered import LayeredNet
+from alexkit.models.torchvision_heads import TorchvisionTail
+from alexkit.models.torchvision_nets import TorchvisionBackbone, TorchvisionNet
 from alexkit.models.zoo import Backbone
 from alexkit.recipes.feed import MakeFeed, Pixels
 from alexkit.recipes.inputs import Holdout
@@ -41,6 +43,7 @@ class Plan:
         max_seconds: after which to save and stop.
         class_weights: (K) float32, what each class's loss is multiplied by; None is 1.
         patience: epochs without a better held-out top-1 after which it ends; 0 is never.
+        keep_last: the last epoch's weights count, not those of the best held-out top-1.
         tail: the part that learns, where the layers before it stay as they are; None is the
             whole network.
         feed: what images become before they reach what learns.
@@ -50,7 +53,7 @@ class Plan:
         resident: the pixels of the source in the memory of the device, where they fit.
     """
 
-    backbone: Backbone
+    backbone: Backbone | TorchvisionBackbone
     source: ImageSource
     holdout: Holdout
     optimizer: torch.optim.SGD
@@ -69,14 +72,15 @@ class Plan:
     max_seconds: float | None = None
     class_weights: Tensor | None = None
     patience: int = 0
-    tail: Tail | None = None
+    keep_last: bool = False
+    tail: Tail | TorchvisionTail | None = None
     feed: MakeFeed = Pixels
     ten_view: bool = False
     autocast: torch.dtype | None = None
     resident: ResidentPixels | None = None
 
     @property
-    def net(self) -> LayeredNet | Tail:
+    def net(self) -> LayeredNet | TorchvisionNet | Tail | TorchvisionTail:
         """What is trained and judged."""
         return self.tail or self.backbone.net
 

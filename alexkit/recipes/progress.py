@@ -17,7 +17,8 @@ class Progress:
     """Where a run stands: epochs done, batches done of the next one, and what came of them.
 
     ``sums`` are over the images of the unfinished epoch; ``metrics`` has a row for each
-    finished one; ``best`` is the row with the highest held-out top-1, the earliest of equals.
+    finished one; ``best`` is the row with the highest held-out top-1, the earliest of equals,
+    or, with ``keep_last``, the last one.
     ``skipped`` counts the steps that were not applied, ``in_a_row`` those since the last that
     was.
     """
@@ -29,9 +30,12 @@ class Progress:
     in_a_row: int = 0
     sums: dict[str, float] = field(default_factory=dict)
     metrics: list[dict[str, float]] = field(default_factory=list)
+    keep_last: bool = False
 
     @property
     def best(self) -> dict[str, float] | None:
+        if self.keep_last:
+            return self.metrics[-1] if self.metrics else None
         return max(self.metrics, key=lambda row: row["top1"], default=None)
 
     def add(self, step: StepResult) -> None:

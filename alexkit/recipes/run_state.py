@@ -8,7 +8,6 @@ from typing import Any
 
 from torch import nn
 
-from alexkit.models.heads import Tail
 from alexkit.models.layered import LayeredNet
 from alexkit.recipes.plan import Plan
 from alexkit.recipes.progress import Progress
@@ -30,8 +29,11 @@ class RunState:
         self.plan = plan
         self.net = plan.net
         steps = plan.epochs * plan.steps_per_epoch
-        self.average = Average(plan.backbone.net, steps) if plan.average else None
-        self.judged: LayeredNet | Tail = self.average.net if self.average else self.net
+        net = plan.backbone.net
+        self.average = None
+        if plan.average and isinstance(net, LayeredNet):  # of `train`, which has no others
+            self.average = Average(net, steps)
+        self.judged = self.average.net if self.average else self.net
 
     @property
     def copies(self) -> int:

@@ -24,7 +24,8 @@ from alexkit.training.optim import descend
 
 BatchT = TypeVar("BatchT")
 Prepare = Callable[[BatchT], tuple[Tensor, Tensor]]
-"""A batch into x, (N, 3, H, W) float32 where the network wants it, and y, (N) int64."""
+"""A batch into x, (N, …) float32 where the network wants it, and y, (N) int64; to learn from
+also (N, K) float32, shares of the classes."""
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,8 @@ def _figures(
     64. It is what keeps a gradient that is not finite out of the weights.
     """
     norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-    top1 = (logits.detach().argmax(dim=1) == y).float().mean()
+    told = y if y.ndim == 1 else y.argmax(dim=1)
+    top1 = (logits.detach().argmax(dim=1) == told).float().mean()
     figures = torch.stack((objective.detach().float(), top1, norm.float().to(top1.device)))
     loss, right, length = figures.tolist()
     return loss, right, length

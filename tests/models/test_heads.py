@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 import torch.nn.functional as F
 
-from alexkit.choices import Freeze
-from alexkit.models.heads import freeze, parameter_groups, replace_head
+from alexkit.models.heads import LOWEST, freeze_through, rates_by_depth, replace_head
 from alexkit.models.specs import SPECS
 
 
@@ -58,14 +59,15 @@ def test_a_linear_layer_on_pool5(net, make_images, difference, cut_first) -> Non
     assert difference(net(x), expected) <= 1e-5
 
 
-@pytest.mark.parametrize("upto", [Freeze.NONE, Freeze.CONV5, Freeze.FC6, Freeze.FC7])
+@pytest.mark.parametrize("after", [None, "conv4", "conv5", "pool5", "fc6", "fc7"])
 @pytest.mark.parametrize("name", ["alexnet", "alexnet-bn"])
-def test_frozen_layers_are_those_up_to_the_name(name: str, upto: Freeze) -> None:
+def test_frozen_layers_are_those_up_to_the_name(name: str, after: str | None) -> None:
     net = SPECS[name].empty(5)
-    freeze(net, Freeze.FC7)
-    freeze(net, upto)
+    freeze_through(net, "fc7")
+    freeze_through(net, after)
     order = ["conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8"]
-    frozen = 0 if upto is Freeze.NONE else order.index(upto.value) + 1
+    last = "conv5" if after == "pool5" else after
+    frozen = 0 if last is None else order.index(last) + 1
     trained = {
         net.canonical_name(n).split(".")[0]
         for n, p in net.named_parameters()
@@ -82,10 +84,10 @@ def test_frozen_layers_are_those_up_to_the_name(name: str, upto: Freeze) -> None
 
 def test_a_step_moves_what_is_not_frozen_and_nothing_else(make_net, make_images) -> None:
     net = make_net("alexnet-bn", num_classes=3)
-    freeze(net, Freeze.FC6)
+    freeze_through(net, "fc6")
     net.train()
     before = {name: t.clone() for name, t in net.state_dict().items()}
-    optimizer = torch.optim.SGD(parameter_groups(net, 10.0), lr=0.1)
+    optimizer = torch.optim.SGD(rates_by_depth(net, "fc8", 10.0), lr=0.1)
     F.cross_entropy(net(make_images(n=4)), torch.tensor([0, 1, 2, 0])).backward()
     optimizer.step()
     moved = {
@@ -94,13 +96,20 @@ def test_a_step_moves_what_is_not_frozen_and_nothing_else(make_net, make_images)
     assert moved == {"fc7", "fc8"}
 
 
-def test_groups_are_named_and_hold_each_trained_parameter_once() -> None:
+def test_lower_layers_learn_more_slowly_and_each_parameter_once() -> None:
     net = SPECS["alexnet"].empty(5)
-    groups = parameter_groups(net, 10.0)
-    assert [(g["name"], g["lr_multiplier"]) for g in groups] == [("body", 1.0), ("head", 10.0)]
-    assert [id(p) for p in groups[1]["params"]] == [id(p) for p in net.fc8.parameters()]
+    groups = rates_by_depth(net, "fc8", 10.0)
+    rates = {g["name"]: g["lr_multiplier"] for g in groups}
+    assert next(iter(rates)) == "conv1"
+    assert rates["conv1"] == pytest.approx(LOWEST)
+    assert rates["fc7"] == 1.0
+    assert rates["head"] == 10.0
+    body = [rate for name, rate in rates.items() if name != "head"]
+    steps = {round(b / a, 9) for a, b in itertools.pairwise(body)}
+    assert len(steps) == 1, "in even ratios"
+    assert [id(p) for p in groups[-1]["params"]] == [id(p) for p in net.fc8.parameters()]
     assert sorted(id(p) for g in groups for p in g["params"]) == sorted(
         map(id, net.parameters())
     )
-    freeze(net, Freeze.FC7)
-    assert [g["name"] for g in parameter_groups(net, 10.0)] == ["head"]
+    freeze_through(net, "fc7")
+    assert [g["name"] for g in rates_by_depth(net, "fc8", 10.0)] == ["head"]

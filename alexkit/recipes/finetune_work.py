@@ -1,0 +1,187 @@
+"""The pieces of a fine-tuning: what is stored, how classes weigh, the head that is solved."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from alexkit.choices import Augment, Balance
+from alexkit.events import Chosen, Reporter, Saved, silent
+from alexkit.images.draws import Rows
+from alexkit.images.source import ImageSource
+from alexkit.images.views import Views
+from alexkit.models.layered import LayeredNet
+from alexkit.models.torchvision_heads import linear_head
+from alexkit.models.torchvision_nets import TorchvisionBackbone
+from alexkit.models.weights import write_weights
+from alexkit.models.zoo import Backbone
+from alexkit.recipes.division import folds_of, groups_of
+from alexkit.recipes.finetune_words import How
+from alexkit.recipes.inputs import Holdout
+from alexkit.recipes.ledger import Ledger
+from alexkit.recipes.options import FinetuneOptions
+from alexkit.recipes.plan import Plan
+from alexkit.recipes.predictions import PREDICTIONS, Predictions
+from alexkit.recipes.progress import METRICS, write_metrics
+from alexkit.recipes.run_dir import RUNS, RunDir
+from alexkit.recipes.solved_head import FOLDS, Solved, solve
+from alexkit.recipes.stored import StoredViews, job_of, stored_values, usable_views
+from alexkit.training.loop import validate
+
+VIEWS = Views("flip")
+UNEVEN = 3
+"""The ratio of the largest class to the smallest from which rare classes weigh more."""
+CACHE = "cache"
+
+
+@dataclass
+class Work:
+    """All that is settled before the run folder is made."""
+
+    options: FinetuneOptions
+    source: ImageSource
+    backbone: Backbone | TorchvisionBackbone
+    how: How
+    device: torch.device
+    threads: int
+    autocast: torch.dtype | None
+
+
+def stored_for(work: Work, ledger: Ledger, report: Reporter) -> StoredViews | None:
+    """The frozen part's values of every photo, where they are kept."""
+    how = work.how
+    if not how.stored:
+        return None
+    assert how.after is not None
+    values = int(np.prod(work.backbone.net.layer_shapes()[how.after]))
+    views = VIEWS if how.augment is Augment.VIEWS else Views()
+    views = usable_views(values, len(work.source), views)
+    return stored_part(work, how.after, views, ledger, report)
+
+
+def stored_part(
+    work: Work,
+    layer: str,
+    views: Views,
+    ledger: Ledger,
+    report: Reporter,
+) -> StoredViews:
+    """The values of ``layer`` of every photo, from the file beside the runs."""
+    out = work.options.out
+    place = (RUNS if out is None else out.absolute().parent) / CACHE
+    job = job_of(
+        work.backbone,
+        layer,
+        views,
+        source=work.source,
+        device=work.device,
+        batch_size=None,
+        threads=work.threads,
+    )
+    return stored_values(job, place, ledger, report)
+
+
+def groups_in(work: Work, stored: StoredViews | None) -> npt.NDArray[np.int64]:
+    features, rows = None, np.empty(0, np.int64)
+    if stored is not None:
+        rows = stored.usable
+        features = stored.values[rows, stored.center].flatten(1).numpy()
+    return groups_of(work.source, work.threads, rows, features)
+
+
+def importance_of(
+    work: Work, rows: Holdout, report: Reporter
+) -> npt.NDArray[np.float64] | None:
+    """(K) what each class's loss is multiplied by, mean over the photos 1; None is 1."""
+    labels = np.asarray(work.source.labels)[rows.train]
+    counts = np.bincount(labels, minlength=len(work.source.classes))
+    there = counts[counts > 0]
+    uneven = there.max() > UNEVEN * there.min()
+    balance = work.options.balance
+    if balance is Balance.NONE or (balance is Balance.AUTO and not uneven):
+        return None
+    report(
+        Chosen(
+            "weights of classes",
+            "by their rarity",
+            f"{there.max()} photos in the largest, {there.min()} in the smallest;"
+            " --balance none counts every photo once",
+        )
+    )
+    return np.asarray(labels.size / (there.size * np.maximum(counts, 1)))
+
+
+def solve_head(
+    work: Work,
+    train: Rows,
+    groups: npt.NDArray[np.int64],
+    stored: StoredViews,
+    importance: npt.NDArray[np.float64] | None,
+    report: Reporter,
+) -> Solved:
+    """The convex fit on stored views, the centre first."""
+    order = [stored.center, *(v for v in range(len(stored.views)) if v != stored.center)]
+    values = stored.values[train][:, order].flatten(2)
+    labels = np.asarray(work.source.labels)[train].astype(np.int64)
+    fold = folds_of(labels, groups[train], FOLDS, work.options.seed)
+    return solve(
+        work.how.head,
+        values,
+        labels,
+        fold,
+        classes=len(work.source.classes),
+        importance=importance,
+        report=report,
+    )
+
+
+def put_head(work: Work, head: Solved) -> None:
+    """Makes a solved head the network's last layer."""
+    net = work.backbone.net
+    last = net.fc8 if isinstance(net, LayeredNet) else linear_head(net)
+    assert last is not None
+    last.load_state_dict({"weight": head.weight, "bias": head.bias})
+
+
+def judge(work: Work, plan: Plan, predictions: Predictions | None = None) -> dict[str, float]:
+    """The network as it is on what a plan judges by: loss, top1, top5 and n."""
+    seen = (lambda batch, logits: None) if predictions is None else predictions.add
+    ledger = Ledger(None, strict=False, report=silent)
+    batches, prepare = plan.feed(plan, ledger).judging(plan.holdout.judged)
+    return validate(plan.net, batches, prepare=prepare, seen=seen)
+
+
+def judge_head(
+    work: Work, plan: Plan, folder: RunDir, report: Reporter, began: float
+) -> dict[str, Any]:
+    """Writes the network as it is, once its held-out accuracy is known."""
+    predictions = Predictions(work.source, work.source.classes)
+    judged = plan.holdout
+    scores = judge(work, plan, predictions)
+    state, metadata = work.backbone.net.canonical_state_dict(), work.backbone.metadata()
+    (folder.path / "weights").mkdir(exist_ok=True)
+    for name in ("best", "last"):
+        write_weights(folder.path / "weights" / f"{name}.safetensors", state, metadata)
+    predictions.write(folder.path / PREDICTIONS)
+    row = {"epoch": 1, "loss": scores["loss"], "top1": scores["top1"], "top5": scores["top5"]}
+    write_metrics(folder.path / METRICS, [row])
+    report(Saved("weights", str(folder.path / "weights" / "best.safetensors")))
+    return {
+        "top1": scores["top1"],
+        "top5": scores["top5"],
+        "split": judged.split.value,
+        "n": int(scores["n"]),
+        "best_epoch": 1,
+        "epochs": 1,
+        "model": work.backbone.name,
+        "classes": len(work.source.classes),
+        "train_images": len(judged.train),
+        "head": work.how.head.value,
+        "seconds": time.monotonic() - began,
+        "run": str(folder.path),
+    }

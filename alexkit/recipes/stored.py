@@ -1,0 +1,269 @@
+"""The frozen part of a network, run once: its values in a feature file, and a fit on them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from alexkit.choices import Compress, FeatureDtype
+from alexkit.errors import DataError
+from alexkit.events import (
+    Note,
+    Reporter,
+    StageAdvanced,
+    StageFinished,
+    StageStarted,
+    silent,
+)
+from alexkit.features.layout import RowTable
+from alexkit.features.pooling import Pooling
+from alexkit.features.store import FeatureStore
+from alexkit.images.batches import Batch
+from alexkit.images.draws import Rows, below, words
+from alexkit.images.source import ImageSource
+from alexkit.images.views import Views
+from alexkit.recipes.extraction import Job, settle_batch_size
+from alexkit.recipes.feed import LEFT_OUT, Feed, MakeFeed, Pixels, Unaugmented
+from alexkit.recipes.interrupts import stop_requests
+from alexkit.recipes.layers import AnyBackbone, Stored, tell_forecast
+from alexkit.recipes.ledger import Ledger
+from alexkit.recipes.plan import Plan
+from alexkit.recipes.run_dir import now, versions
+from alexkit.training.loop import Prepare
+
+STAGE = "frozen part"
+IN_MEMORY = 2**31
+"""Bytes of stored values up to which they are read once; larger ones are read as needed."""
+
+
+@dataclass(frozen=True)
+class StoredViews:
+    """What a feature file holds for a fit.
+
+    Attributes:
+        path: the file.
+        layer: its layer.
+        views: of each photo.
+        usable: (n) int64, the rows that have values.
+        values: (N, V, …) float32 of all rows, NaN where there is none.
+    """
+
+    path: Path
+    layer: str
+    views: Views
+    usable: Rows
+    values: Tensor
+
+    @property
+    def center(self) -> int:
+        """Which view is the one that judges."""
+        return 4 if self.views.kind == "ten" else 0
+
+    def rows(self, rows: Rows) -> Rows:
+        """Those of ``rows`` that have values."""
+        return rows[np.isin(rows, self.usable)]
+
+
+def job_of(
+    backbone: AnyBackbone,
+    layer: str,
+    views: Views,
+    *,
+    source: ImageSource,
+    device: torch.device,
+    batch_size: int | None,
+    threads: int,
+) -> Job:
+    """The work of running the frozen part over every photo."""
+    whole = backbone.net.layer_shapes()[layer]
+    shape = whole if len(views) == 1 else (len(views), *whole)
+    stored = Stored(
+        {layer: shape}, Pooling(), views, False, FeatureDtype.FLOAT32, Compress.NONE
+    )
+    size = settle_batch_size(batch_size, backbone, stored, device, silent)
+    return Job(source, backbone, stored, device, size, threads)
+
+
+def stored_values(job: Job, folder: Path, ledger: Ledger, report: Reporter) -> StoredViews:
+    """Reads the values of every photo, after computing those that are not there yet.
+
+    The file's name is a hash of what decides its values: weights, pixels, views. A run with
+    another head, another seed or another split finds it again.
+
+    Raises:
+        Interrupted: by a signal; the same command goes on with the photos that are left.
+        OutOfSpace: the file does not fit.
+        DataError: no photo could be read.
+    """
+    (layer,) = job.stored.shapes
+    fingerprint = _fingerprint(job)
+    key = hashlib.sha256(json.dumps(fingerprint, sort_keys=True).encode()).hexdigest()[:16]
+    path = folder / f"{layer.replace('/', '_')}-{key}.h5"
+    if path.is_file():
+        report(Note(f"the frozen part was run before: {path}"))
+    else:
+        tell_forecast(path, len(job.source), job.stored, report)
+        _compute(job, path, fingerprint, ledger, report)
+    with FeatureStore.open(path) as store:
+        usable = store.rows()
+        for row, reason in store.reasons.items():
+            ledger.add(job.source.record(row).path, reason, LEFT_OUT)
+        if not usable.size:
+            raise DataError(
+                f"none of the {len(job.source)} images in {job.source.root} could be used",
+                hint="are these images? the lines above say what is wrong with each",
+            )
+        values = torch.from_numpy(store.values(layer, np.arange(len(store))))
+    if len(job.stored.views) == 1:
+        values = values[:, None]
+    return StoredViews(path, layer, job.stored.views, usable, values)
+
+
+def _compute(
+    job: Job, path: Path, fingerprint: dict[str, object], ledger: Ledger, report: Reporter
+) -> None:
+    began = time.monotonic()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    provenance = {
+        "fingerprint": fingerprint,
+        "versions": versions(),
+        "model": job.backbone.name,
+        "weights": {"source": job.backbone.source, "sha256": job.backbone.sha256},
+        "preprocessing": fingerprint["preprocessing"],
+        "layers": list(job.stored.shapes),
+        "dtype": job.stored.dtype.value,
+        "stored_views": job.stored.stored_views,
+        "data": {"root": job.source.root, "kind": job.source.kind},
+        "device": str(job.device),
+        "command_line": sys.argv[1:],
+        "started": now(),
+    }
+    with FeatureStore.create(
+        path,
+        rows=RowTable.of(job.source),
+        classes=job.source.classes,
+        layers=job.stored.shapes,
+        dtype=job.stored.dtype,
+        provenance=provenance,
+    ) as writer:
+        done = writer.size - writer.pending().size
+        report(StageStarted(STAGE, writer.size, "images", done))
+        with stop_requests() as stop:
+            for batch in job.features(writer.pending()):
+                for remark in batch.remarks:
+                    ledger.add_used(remark.path, remark.text)
+                for problem in batch.problems:
+                    bad = job.source.record(problem.row).path
+                    ledger.add(bad, problem.reason, LEFT_OUT)
+                    writer.mark(*problem)
+                writer.append(batch.rows, dict(batch.values))
+                done += len(batch.rows) + len(batch.problems)
+                report(StageAdvanced(STAGE, done))
+                stop.check(f"{done} of {writer.size} photos are in {writer.partial}")
+        writer.finish({"ended": now()})
+    report(StageFinished(STAGE, done, time.monotonic() - began))
+
+
+def _fingerprint(job: Job) -> dict[str, object]:
+    backbone = job.backbone
+    return {
+        "model": backbone.name,
+        "weights": backbone.sha256,
+        "preprocessing": backbone.preprocess.to_record() | {"views": str(job.stored.views)},
+        "data": job.source.fingerprint(),
+        **job.stored.fingerprint(),
+    }
+
+
+class StoredFeed:
+    """Stored values in place of pixels; of several views each row has one an epoch, drawn by
+    (seed, epoch, row)."""
+
+    def __init__(self, plan: Plan, stored: StoredViews) -> None:
+        self.plan = plan
+        self.stored = stored
+        self.device = plan.backbone.net.slots[0]
+
+    def learning(self, rows: Rows, epoch: int) -> tuple[Iterable[Batch], Prepare[Batch]]:
+        """A view of each row."""
+        views = len(self.stored.views)
+        drawn = below(words("view", self.plan.seed, epoch, rows, 1)[:, 0], views)
+        return self._batches(rows, drawn), self._ready
+
+    def judging(self, rows: Rows) -> tuple[Iterable[Batch], Prepare[Batch]]:
+        """The centre of each row."""
+        return self._batches(rows, np.full(len(rows), self.stored.center)), self._ready
+
+    def _batches(self, rows: Rows, views: Rows) -> Iterator[Batch]:
+        labels = self.plan.source.labels
+        size = self.plan.batch_size
+        for first in range(0, len(rows), size):
+            some, which = rows[first : first + size], views[first : first + size]
+            there = np.isin(some, self.stored.usable)
+            some, which = some[there], which[there]
+            values = self.stored.values[some, which]
+            told = torch.from_numpy(labels[some].astype(np.int64))
+            yield Batch(some, values, told, (), ())
+
+    def _ready(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        return batch.pixels.to(self.device), batch.labels
+
+
+class FrozenFeed:
+    """The frozen part run anew for every batch: what stored values would be of the same
+    pixels."""
+
+    def __init__(self, plan: Plan, pixels: Feed, after: str) -> None:
+        self.net = plan.backbone.net
+        self.pixels = pixels
+        self.after = after
+
+    def learning(self, rows: Rows, epoch: int) -> tuple[Iterable[Batch], Prepare[Batch]]:
+        """As the pixels are made."""
+        batches, prepare = self.pixels.learning(rows, epoch)
+        return batches, lambda batch: self._through(*prepare(batch))
+
+    def judging(self, rows: Rows) -> tuple[Iterable[Batch], Prepare[Batch]]:
+        """The exact evaluation path."""
+        batches, prepare = self.pixels.judging(rows)
+        return batches, lambda batch: self._through(*prepare(batch))
+
+    def _through(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        if not len(x):
+            return x, y
+        learning = self.net.training
+        self.net.eval()
+        with torch.no_grad():
+            value = self.net.taps(x, [self.after])[self.after]
+        self.net.train(learning)
+        return value, y
+
+
+def feed_of(stored: StoredViews | None, after: str | None, *, augmented: bool) -> MakeFeed:
+    """Stored values where there are any, else the frozen part up to ``after`` run anew, else
+    pixels."""
+
+    def make(plan: Plan, ledger: Ledger) -> Feed:
+        if stored is not None:
+            return StoredFeed(plan, stored)
+        pixels = Pixels(plan, ledger) if augmented else Unaugmented(plan, ledger)
+        return pixels if after is None else FrozenFeed(plan, pixels, after)
+
+    return make
+
+
+def usable_views(values: int, photos: int, views: Views) -> Views:
+    """``views``, or fewer where their values would not fit: ``values`` float32 of a view."""
+    for fewer in (views, Views("flip"), Views("center")):
+        if len(fewer) <= len(views) and 4 * values * photos * len(fewer) <= IN_MEMORY:
+            return fewer
+    return Views("center")

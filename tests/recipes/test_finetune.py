@@ -1,0 +1,280 @@
+"""Fine-tuning: the frozen part once, a head fitted at once or in epochs, honest divisions."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from alexkit import finetune
+from alexkit.choices import FitHead
+from alexkit.errors import DataError, Interrupted, UsageError
+from alexkit.events import Chosen, Event, Note, Warned
+from alexkit.images.opening import open_source
+from alexkit.models.layered import initialise, with_room
+from alexkit.models.specs import find_spec
+from alexkit.models.zoo import load_any, load_backbone
+from alexkit.recipes.division import divide, folds_of, groups_of
+from alexkit.recipes.run_dir import read_record
+from alexkit.recipes.solved_head import solve
+from tests.conftest import photos_in
+
+NO_ROWS = np.empty(0, np.int64)
+
+
+@pytest.fixture(scope="module")
+def convs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights of torchvision's AlexNet up to pool5, random but lively."""
+    net = with_room(find_spec("alexnet-owt").empty(2))
+    initialise(net, 0)
+    state = {
+        name: 3 * tensor if name.endswith("weight") else tensor
+        for name, tensor in net.canonical_state_dict().items()
+        if name.startswith("conv")
+    }
+    path = tmp_path_factory.mktemp("weights") / "convs.pth"
+    torch.save(state, path)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+class Heard(list[Event]):
+    """A reporter that keeps what it is told."""
+
+    def __call__(self, event: Event) -> None:
+        self.append(event)
+
+    def texts(self) -> str:
+        told = [e.text for e in self if isinstance(e, Note | Warned)]
+        told += [f"{e.name}: {e.value}: {e.rule}" for e in self if isinstance(e, Chosen)]
+        return "\n".join(told)
+
+
+def last(run: str) -> dict[str, torch.Tensor]:
+    return load_file(Path(run) / "weights" / "last.safetensors")
+
+
+def best(run: str) -> dict[str, torch.Tensor]:
+    return load_file(Path(run) / "weights" / "best.safetensors")
+
+
+def test_a_stored_and_a_repeated_frozen_part_reach_the_same_weights(
+    place: Path, convs: Path
+) -> None:
+    photos_in(place / "photos", {"ant": 6, "bee": 6})
+    (place / "photos" / "ant" / "photo001.jpg").write_bytes(b"no image")
+    words = {"weights": convs, "freeze": "conv5", "augment": "none", "epochs": 3}
+    once = finetune("photos", out="once", batch_size=4, **words)
+    anew = finetune("photos", out="anew", batch_size=4, uncached=True, **words)
+    a, b = last("once"), last("anew")
+    assert a.keys() == b.keys()
+    assert max(float((a[n] - b[n]).abs().max()) for n in a) <= 1e-5
+    assert float(a["fc8.weight"].abs().max()) > 1e-3, "it has learnt"
+    assert once["bad"] == anew["bad"] == 1
+    assert once["chosen_on"] == "val"
+
+
+def test_a_solved_head_is_a_whole_network_and_its_frozen_part_runs_once(
+    place: Path, convs: Path
+) -> None:
+    photos_in(place / "photos", {"ant": 8, "bee": 8, "cat": 8})
+    result = finetune("photos", weights=convs)
+    assert result["top1"] == 1.0, "the classes differ in colour"
+    backbone = load_backbone(None, Path(result["run"]) / "weights" / "best.safetensors", seed=0)
+    assert backbone.classes == ("ant", "bee", "cat")
+    before, after = load_file_pth(convs), best(result["run"])
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert list(Path("runs/cache").glob("*.h5"))
+    with Path(result["run"], "split.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 24
+    assert sum(row["split"] == "val" for row in rows) == result["n"] == 6
+    with Path(result["run"], "predictions.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == 6
+    heard = Heard()
+    other = finetune("photos", weights=convs, head="svm", seed=3, report=heard)
+    assert "was run before" in heard.texts()
+    assert other["top1"] == 1.0
+
+
+def load_file_pth(path: Path) -> dict[str, torch.Tensor]:
+    state: dict[str, torch.Tensor] = torch.load(path, weights_only=True)
+    return state
+
+
+@pytest.mark.parametrize("kind", [FitHead.LOGISTIC, FitHead.SVM])
+def test_a_solved_head_separates_and_its_probabilities_fit(kind: FitHead) -> None:
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(3), 40)
+    centres = 1.4 * rng.normal(size=(3, 20))
+    x = torch.from_numpy(centres[labels] + 3 * rng.normal(size=(120, 20))).float()
+    fold = np.arange(120) % 3
+    head = solve(
+        kind, x[:, None], labels, fold, classes=4, importance=None, report=lambda event: None
+    )
+    assert head.score is not None
+    assert head.score > 0.6
+    fresh = torch.from_numpy(centres[labels] + 3 * rng.normal(size=(120, 20))).float()
+    p = (fresh @ head.weight.T + head.bias).softmax(dim=1)
+    assert float(p[:, 3].max()) < 1e-6, "a class without a photo is never named"
+    right = p.argmax(dim=1).numpy() == labels
+    assert right.mean() > 0.6
+    assert abs(float(p.max(dim=1).values.mean()) - right.mean()) < 0.12, "calibrated"
+
+
+def test_copies_are_never_parted_and_a_photo_of_two_classes_never_judges(place: Path) -> None:
+    root = photos_in(place / "photos", {"ant": 12, "bee": 12})
+    for i in range(6):
+        shutil.copy(root / "ant" / f"photo{i:03d}.jpg", root / "ant" / f"copy{i:03d}.jpg")
+    shutil.copy(root / "bee" / "photo000.jpg", root / "ant" / "bee.jpg")
+    source = open_source(root)
+    groups = groups_of(source, 2, NO_ROWS, None)
+    heard = Heard()
+    for seed in range(5):
+        rows = divide(source, groups, fraction=0.3, seed=seed, report=heard)
+        assert not set(groups[rows.train]) & set(groups[rows.judged])
+        assert len(rows.train) + len(rows.judged) == len(source)
+        judged = {source.record(int(row)).path for row in rows.judged}
+        assert not judged & {"ant/bee.jpg", "bee/photo000.jpg"}
+    assert "ant/bee.jpg = bee/photo000.jpg" in heard.texts()
+    labels = np.asarray(source.labels)
+    fold = folds_of(labels, groups, 3, 0)
+    assert all(len(set(fold[groups == g])) == 1 for g in np.unique(groups))
+    assert np.bincount(fold).max() - np.bincount(fold).min() <= 3
+
+
+def test_near_copies_are_found_by_their_features(place: Path) -> None:
+    root = photos_in(place / "photos", {"ant": 2, "bee": 2})
+    features = np.eye(4)
+    features[3] = features[2] + 1e-3
+    groups = groups_of(open_source(root), 1, np.arange(4), features)
+    assert groups[2] == groups[3]
+    assert len(set(groups)) == 3
+
+
+def test_folds_judge_every_photo_once(place: Path, convs: Path) -> None:
+    photos_in(place / "photos", {"ant": 6, "bee": 7})
+    result = finetune("photos", weights=convs, folds=3, out="run")
+    assert result["n"] == 13
+    assert len(result["folds"]) == 3
+    assert result["std"] >= 0
+    with Path("run/predictions.csv").open() as file:
+        assert len({row["path"] for row in csv.DictReader(file)}) == 13
+    assert best("run")["fc8.weight"].shape == (2, 9216)
+    with pytest.raises(DataError, match="fewer than 7 folds"):
+        finetune("photos", weights=convs, folds=7)
+
+
+def test_rare_classes_weigh_more_and_few_photos_are_told(place: Path, convs: Path) -> None:
+    photos_in(place / "photos", {"ant": 20, "bee": 4, "cat": 1})
+    heard = Heard()
+    result = finetune("photos", weights=convs, report=heard)
+    told = heard.texts()
+    assert "weights of classes: by their rarity" in told
+    assert "'cat'" in told
+    assert "--folds 5" in told
+    assert result["classes"] == 3
+
+
+@pytest.mark.parametrize("counts", [{"ant": 3, "bee": 3}, {"ant": 2, "bee": 2, "cat": 2}])
+def test_very_few_photos(place: Path, convs: Path, counts: dict[str, int]) -> None:
+    photos_in(place / "photos", counts)
+    result = finetune("photos", weights=convs)
+    assert result["n"] == len(counts)
+
+
+def test_odd_photos_among_them(place: Path, convs: Path) -> None:
+    root = photos_in(place / "photos", {"ant": 5, "bee": 5})
+    Image.new("RGB", (1, 1), "red").save(root / "ant" / "dot.png")
+    (root / "bee" / "page.gif").write_bytes(b"<html>not found</html>")
+    data = (root / "ant" / "photo000.jpg").read_bytes()
+    (root / "ant" / "photo000.jpg").write_bytes(data[: len(data) // 2])
+    result = finetune("photos", weights=convs, out="run")
+    assert result["classes"] == 2
+    ledger = Path("run/bad_images.csv").read_text()
+    assert "bee/page.gif" in ledger
+
+
+def test_a_class_that_is_only_judged(place: Path, convs: Path) -> None:
+    photos_in(place / "photos", {"train/ant": 3, "train/bee": 3, "val/ant": 1, "val/cat": 1})
+    with pytest.raises(DataError, match="'cat' has photos in val and none in train"):
+        finetune("photos", weights=convs, out="run")
+    assert read_record(Path("run"))["state"] == "failed"
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        ({"head": "svm", "freeze": "conv5"}, "--freeze fc8"),
+        ({"head": "svm", "epochs": 3}, "go together|epochs"),
+        ({"freeze": "fc8", "lr": 0.1}, "--head fc"),
+        ({"augment": "random", "freeze": "conv5"}, "--uncached"),
+        ({"augment": "views", "freeze": "none"}, "--augment random"),
+        ({"uncached": True}, "--uncached"),
+        ({"freeze": "none", "lr": "fast"}, "find"),
+        ({"freeze": "fc6"}, "conv5"),
+    ],
+)
+def test_words_that_do_not_go_together(
+    place: Path, convs: Path, words: dict[str, object], hint: str
+) -> None:
+    photos_in(place / "photos", {"ant": 3, "bee": 3})
+    with pytest.raises(UsageError) as caught:
+        finetune("photos", weights=convs, **words)
+    assert any(part in caught.value.message + caught.value.hint for part in hint.split("|"))
+    assert not list(Path("runs").glob("finetune-*"))
+
+
+def test_a_stopped_fit_on_stored_values_goes_on_to_the_same_weights(
+    place: Path, convs: Path
+) -> None:
+    photos_in(place / "photos", {"ant": 6, "bee": 6})
+    words = {"weights": convs, "freeze": "conv5", "epochs": 3, "batch_size": 4}
+    finetune("photos", out="whole", **words)
+    with pytest.raises(Interrupted):
+        finetune("photos", out="parts", max_time=0.0, **words)
+    finetune("photos", out="parts", **words)
+    a, b = (
+        load_file(place / run / "weights" / "last.safetensors") for run in ("whole", "parts")
+    )
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_network_of_torchvision_whole_and_its_head_alone(place: Path) -> None:
+    photos_in(place / "photos", {"ant": 5, "bee": 5})
+    words = {"model": "resnet18", "weights": "random"}
+    head = finetune("photos", out="head", **words)
+    assert head["model"] == "resnet18"
+    backbone = load_any(None, Path("head/weights/best.safetensors"), seed=0)
+    assert backbone.classes == ("ant", "bee")
+    start = best("head")
+    finetune(
+        "photos", out="whole", freeze="none", epochs=1, lr=0.01, mixup=0.2, smoothing=0.1,
+        model="resnet18", weights="head", schedule="plateau", patience=2,
+    )  # fmt: skip
+    after = best("whole")
+    assert not torch.equal(start["conv1.weight"], after["conv1.weight"])
+    assert after["fc.weight"].shape == (2, 512)
+
+
+def test_a_rate_is_found_and_the_trial_forgotten(place: Path, convs: Path) -> None:
+    photos_in(place / "photos", {"ant": 5, "bee": 5})
+    heard = Heard()
+    words = {"weights": convs, "freeze": "conv5", "epochs": 1}
+    finetune("photos", out="found", lr="find", report=heard, **words)
+    rate = next(e.value for e in heard if isinstance(e, Chosen) and e.name == "learning rate")
+    assert f"learning rate {float(rate):g}: in 60 trial steps" in heard.texts()
+    finetune("photos", out="given", lr=float(rate), **words)
+    a, b = last("found"), last("given")
+    assert all(torch.equal(a[name], b[name]) for name in a)
