@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from alexkit.analysis.condensed import Condensed
 from alexkit.analysis.gram import Products
 from alexkit.analysis.rsa import normalised
 
@@ -23,7 +24,7 @@ LEAST_ROWS = 4
 """The unbiased estimate divides by n - 3."""
 
 
-def unbiased_cka(kernels: Sequence[Products], sums: Sequence[Array]) -> Array:
+def unbiased_cka(kernels: Sequence[Condensed | Products], sums: Sequence[Array]) -> Array:
     """(L, L) float64 alignment of L layers; NaN where a layer tells no stimuli apart.
 
     Args:

@@ -1,9 +1,8 @@
 """Inner products of all rows with all rows, made once; distances and kernels follow from them.
 
 A layer is read once, in slabs of columns, so that neither the layer nor a second n × n matrix
-has to fit the memory: 4 n² bytes and one slab do (8 n² up to 4,096 rows). All that is kept
-of a layer is *condensed*, in the order of ``scipy.spatial.distance.pdist``: the pairs (0, 1),
-(0, 2), …, (0, n-1), (1, 2), …
+has to fit the memory: 4 n² bytes and one slab do (8 n² up to 4,096 rows). All that is given
+back is condensed, see :mod:`alexkit.analysis.condensed`.
 """
 
 from __future__ import annotations
@@ -23,11 +22,6 @@ Products = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 
 WIDE_ROWS = 4096
 """Up to so many rows products are of float64, 128 MB; of more, of float32."""
-
-
-def pairs(n: int) -> int:
-    """How many pairs n rows have."""
-    return n * (n - 1) // 2
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 Spearman's ρ is Pearson's r of the ranks, equal distances sharing the mean of theirs. Ranks
 are whole numbers when doubled, so (m) distances become (m) uint32, exact up to 65,536 rows.
-Layers are given and kept as files mapped into memory: of m numbers only blocks are held.
+Of what lies on disk only blocks are read.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from alexkit.analysis.gram import pairs
+from alexkit.analysis.condensed import Condensed, pairs
 
 Array = npt.NDArray[np.float64]
 Single = npt.NDArray[np.float32]
 Ranks = npt.NDArray[np.uint32]
+Kept = Condensed | Ranks
+"""(m) uint32 doubled ranks, on disk or in memory."""
 
 MOST_ROWS = 65_536
 """Twice the rank of the last pair of more rows does not fit 32 bits."""
@@ -30,8 +32,8 @@ SLAB_ROWS = 256
 INTERVAL = (2.5, 97.5)
 
 
-def rank(distances: Single, ranks: Ranks) -> None:
-    """Writes the doubled ranks, from 2, of (m) distances, none below 0 or NaN, as (m) uint32.
+def rank(distances: Condensed | Single) -> Ranks:
+    """(m) uint32, the doubled ranks, from 2, of (m) float32 distances, none below 0 or NaN.
 
     Sorted in groups of about :data:`GROUP` by their leading 16 bits: those of a float that is
     not negative order as the float does.
@@ -40,15 +42,19 @@ def rank(distances: Single, ranks: Ranks) -> None:
     for block in _blocks(distances.size):
         counts += np.bincount(_keys(distances[block]) >> 16, minlength=2**16)
     before = np.concatenate([[0], np.cumsum(counts)])
+    ranks = np.empty(distances.size, np.uint32)
     low = 0
     while low < 2**16:
         high = max(low + 1, int(np.searchsorted(before, before[low] + GROUP, "right")) - 1)
         if before[high] > before[low]:
             _rank_group(distances, ranks, low, high, int(before[low]))
         low = high
+    return ranks
 
 
-def _rank_group(distances: Single, ranks: Ranks, low: int, high: int, first: int) -> None:
+def _rank_group(
+    distances: Condensed | Single, ranks: Ranks, low: int, high: int, first: int
+) -> None:
     """Ranks those whose leading 16 bits lie in [low, high); ``first`` of all are smaller."""
     places, keys = [], []
     for block in _blocks(distances.size):
@@ -75,7 +81,7 @@ def _blocks(size: int) -> Iterator[slice]:
         yield slice(start, min(start + BLOCK, size))
 
 
-def spearman(ranked: Sequence[Ranks]) -> Array:
+def spearman(ranked: Sequence[Kept]) -> Array:
     """(L, L) float64 Spearman's ρ of L layers; NaN where all distances of one are equal."""
     size = ranked[0].size
     products = np.zeros((len(ranked), len(ranked)))
@@ -101,7 +107,7 @@ class Interval:
 
 
 def bootstrap(
-    ranked: Sequence[Ranks],
+    ranked: Sequence[Kept],
     n: int,
     draws: int,
     seed: int,
@@ -146,13 +152,15 @@ def bootstrap(
     return Interval(low, high)
 
 
-def _slab(ranked: Ranks, n: int, start: int, stop: int) -> Single:
+def _slab(ranked: Kept, n: int, start: int, stop: int) -> Single:
     """Rows [start, stop) of the square matrix, columns from ``start``, with zeros where the
     column is not above the row; centred, float32."""
+    first = pairs(n) - pairs(n - start)
+    some = ranked[first : pairs(n) - pairs(n - stop)]
     slab = np.zeros((stop - start, n - start), np.float32)
     for row in range(start, stop):
-        begin = pairs(n) - pairs(n - row)
-        values = ranked[begin : begin + n - 1 - row].astype(np.float64) - (ranked.size + 1)
+        begin = pairs(n) - pairs(n - row) - first
+        values = some[begin : begin + n - 1 - row].astype(np.float64) - (ranked.size + 1)
         slab[row - start, row + 1 - start :] = values
     return slab
 

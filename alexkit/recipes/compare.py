@@ -10,7 +10,7 @@ from __future__ import annotations
 import shutil
 import time
 import zipfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import combinations
@@ -22,7 +22,8 @@ import numpy.lib.format as npy
 import numpy.typing as npt
 
 from alexkit.analysis.cka import LEAST_ROWS, unbiased_cka
-from alexkit.analysis.gram import Gram, gram, pairs
+from alexkit.analysis.condensed import Condensed, pairs
+from alexkit.analysis.gram import Gram, gram
 from alexkit.analysis.rsa import MOST_ROWS, bootstrap, rank, spearman
 from alexkit.errors import DataError, OutOfMemory, OutOfSpace, UsageError
 from alexkit.events import (
@@ -48,6 +49,7 @@ SLAB_BYTES = 64 * 2**20
 """Columns read together."""
 BYTES_A_PAIR = 4 + 4 + 8 + 4
 """On disk at most: distance, rank, inner product, and the distance again in the .npz."""
+COPIED_BYTES = 4 * 2**20
 BYTES_BESIDE = 500 * 2**20
 """Memory for what is not the matrix of inner products."""
 
@@ -161,8 +163,7 @@ def _compare(
     try:
         _tell_space(folder, len(layers) * pairs(n) * BYTES_A_PAIR, report)
         kept = [
-            _Kept(scratch, i, _gram(layer, report), options, layer, rows)
-            for i, layer in enumerate(layers)
+            _keep(scratch, i, layer, options, rows, report) for i, layer in enumerate(layers)
         ]
         report(Note("correlating ranks and inner products"))
         ranked = [one.ranks for one in kept]
@@ -187,10 +188,8 @@ def _compare(
             "rsa_high": interval.high,
             "cka": cka,
         }
-        _write_arrays(
-            folder / ARRAYS_FILE,
-            arrays | {f"rdm_{i}": one.distances for i, one in enumerate(kept)},
-        )
+        rdms = [one.distances for one in kept]
+        _write_arrays(folder / ARRAYS_FILE, arrays, rdms)
         draw_comparison(names, rsa, cka, folder / PICTURE)
         for what, file in (("arrays", ARRAYS_FILE), ("picture", PICTURE)):
             report(Saved(what, str(folder / file)))
@@ -238,49 +237,48 @@ def _gram(layer: Layer, report: Reporter) -> Gram:
     return made
 
 
+@dataclass(frozen=True)
 class _Kept:
-    """What is kept of a layer, in files: condensed distances, their ranks, inner products.
+    """What is kept of a layer: distances, their ranks, inner products and their sums."""
+
+    distances: Condensed
+    ranks: Condensed
+    kernel: Condensed
+    sums: npt.NDArray[np.float64]
+
+
+def _keep(
+    scratch: Path,
+    index: int,
+    layer: Layer,
+    options: CompareOptions,
+    rows: EvalRows,
+    report: Reporter,
+) -> _Kept:
+    """Reads a layer and writes what is kept of it.
 
     Raises:
         DataError: the metric says nothing of a row.
     """
-
-    def __init__(
-        self,
-        scratch: Path,
-        index: int,
-        made: Gram,
-        options: CompareOptions,
-        layer: Layer,
-        rows: EvalRows,
-    ) -> None:
-        undefined = made.undefined(options.metric)
-        if undefined.size:
-            path = rows.paths[int(undefined[0])]
-            raise DataError(
-                f"{layer.name} has {undefined.size} rows without a {options.metric.value} "
-                f"distance, as all their numbers are equal, the first {path!r}",
-                hint="use --metric euclidean, or leave the layer out",
-            )
-        count = pairs(len(made))
-        self.distances = _file(scratch / f"distances-{index}", np.float32, count)
-        self.kernel = _file(scratch / f"kernel-{index}", made.centred.dtype, count)
-        self.ranks = _file(scratch / f"ranks-{index}", np.uint32, count)
-        _fill(self.distances, made.distances(options.metric))
-        _fill(self.kernel, map(made.below, range(len(made))))
-        self.sums = made.kernel_sums()
-        rank(self.distances, self.ranks)
-
-
-def _file(path: Path, dtype: Any, count: int) -> npt.NDArray[Any]:
-    return np.memmap(path, dtype, "w+", shape=(count,))
-
-
-def _fill(array: npt.NDArray[Any], pieces: Iterable[npt.NDArray[Any]]) -> None:
-    at = 0
-    for piece in pieces:
-        array[at : at + piece.size] = piece
-        at += piece.size
+    made = _gram(layer, report)
+    undefined = made.undefined(options.metric)
+    if undefined.size:
+        path = rows.paths[int(undefined[0])]
+        raise DataError(
+            f"{layer.name} has {undefined.size} rows without a {options.metric.value} "
+            f"distance, as all their numbers are equal, the first {path!r}",
+            hint="use --metric euclidean, or leave the layer out",
+        )
+    distances = Condensed.written(
+        scratch / f"distances-{index}", np.float32, made.distances(options.metric)
+    )
+    kernel = Condensed.written(
+        scratch / f"kernel-{index}", made.centred.dtype, map(made.below, range(len(made)))
+    )
+    sums = made.kernel_sums()
+    del made  # the largest of all, and ranking takes half as much again
+    ranks = Condensed.written(scratch / f"ranks-{index}", np.uint32, [rank(distances)])
+    return _Kept(distances, ranks, kernel, sums)
 
 
 def _tell_space(folder: Path, needed: int, report: Reporter) -> None:
@@ -295,11 +293,21 @@ def _tell_space(folder: Path, needed: int, report: Reporter) -> None:
     report(Chosen("disk", said, "distances, ranks and inner products of every pair"))
 
 
-def _write_arrays(path: Path, arrays: dict[str, npt.NDArray[Any]]) -> None:
-    """An .npz, written from where the arrays lie, that appears when it is whole."""
+def _write_arrays(
+    path: Path, arrays: dict[str, npt.NDArray[Any]], rdms: Sequence[Condensed]
+) -> None:
+    """An .npz, the distances copied from where they lie, that appears when it is whole."""
     partial = path.with_name(path.name + ".partial")
     with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
         for name, array in arrays.items():
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
-                npy.write_array(file, np.asarray(array), allow_pickle=False)
+            with archive.open(f"{name}.npy", "w") as member:
+                npy.write_array(member, array, allow_pickle=False)
+        for i, rdm in enumerate(rdms):
+            # A size is known only at the end; a member above 2 GiB is announced before.
+            with archive.open(f"rdm_{i}.npy", "w", force_zip64=True) as member:
+                described = npy.dtype_to_descr(rdm.dtype)
+                header = {"descr": described, "fortran_order": False, "shape": (rdm.size,)}
+                npy.write_array_header_1_0(member, header)
+                with rdm.path.open("rb") as file:
+                    shutil.copyfileobj(file, member, COPIED_BYTES)
     partial.replace(path)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy.stats import rankdata, spearmanr
 
 from alexkit.analysis import rsa
-from alexkit.analysis.gram import pairs
+from alexkit.analysis.condensed import Condensed, pairs
 
 
 def ranked(distances: np.ndarray) -> np.ndarray:
-    out = np.zeros(distances.size, np.uint32)
-    rsa.rank(distances.astype(np.float32), out)
-    return out
+    return rsa.rank(distances.astype(np.float32))
 
 
 @pytest.mark.parametrize("group", [1, 50, 2**24])
@@ -36,6 +36,28 @@ def test_spearman_is_scipys(monkeypatch: pytest.MonkeyPatch) -> None:
     x[1] += x[0]
     found = rsa.spearman([ranked(row) for row in x])
     np.testing.assert_allclose(found, spearmanr(x.T).statistic, atol=1e-12)
+
+
+def test_what_lies_on_disk_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rsa, "BLOCK", 100)
+    monkeypatch.setattr(rsa, "SLAB_ROWS", 7)
+    rng = np.random.default_rng(1)
+    x = np.abs(rng.normal(size=(2, pairs(40)))).astype(np.float32)
+    files = [
+        Condensed.written(tmp_path / f"d{i}", np.float32, [row]) for i, row in enumerate(x)
+    ]
+    ranks = [rsa.rank(file) for file in files]
+    kept = [
+        Condensed.written(tmp_path / f"r{i}", np.uint32, np.split(r, [5, 300]))
+        for i, r in enumerate(ranks)
+    ]
+    for row, found, one in zip(x, ranks, kept, strict=True):
+        np.testing.assert_array_equal(found, ranked(row))
+        np.testing.assert_array_equal(one[:], found)
+        assert one[300:310].tolist() == found[300:310].tolist()
+    np.testing.assert_array_equal(rsa.spearman(kept), rsa.spearman(ranks))
+    on_disk, in_memory = (rsa.bootstrap(which, 40, 30, 0) for which in (kept, ranks))
+    np.testing.assert_array_equal(on_disk.low, in_memory.low)
 
 
 def test_distances_that_are_all_equal_correlate_with_nothing() -> None:
