@@ -26,6 +26,7 @@ from alexkit.cli import (
     features,
     finetune,
     info,
+    neighbours,
     pack,
     predict,
     report,
@@ -64,6 +65,7 @@ add_command(app, "eval", options.EvalOptions, evaluate.act)
 add_command(app, "compare", options.CompareOptions, compare.act)
 add_command(app, "predict", using.PredictOptions, predict.act)
 add_command(app, "validate", using.ValidateOptions, validate.act)
+add_command(app, "neighbours", options.NeighboursOptions, neighbours.act)
 add_command(app, "check", options.CheckOptions, check.act)
 add_command(app, "pack", options.PackOptions, pack.act)
 add_command(app, "info", options.InfoOptions, info.act)

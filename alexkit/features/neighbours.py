@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from alexkit.errors import UnknownName
+from alexkit.choices import Metric
 
 Rows = npt.NDArray[np.int64]
 Array = npt.NDArray[np.float64]
 Read = Callable[[Rows], npt.NDArray[Any]]
 """Some rows into (n, …) values of any float type; flattened here."""
 
-METRICS = ("euclidean", "cosine", "correlation")
 BLOCK_VALUES = 1 << 22
 """Values of a block, 32 MB in float64."""
 
@@ -40,7 +39,7 @@ def nearest(
     read: Read,
     k: int,
     *,
-    metric: str = "euclidean",
+    metric: Metric = Metric.EUCLIDEAN,
     skip: Rows | None = None,
 ) -> Neighbours:
     """Searches all of ``rows``; nothing is approximate.
@@ -54,12 +53,7 @@ def nearest(
             r over the values of a row. With the last two a constant or zero row is at
             distance 1 from every other.
         skip: (q) the row that each query is itself, left out of its neighbours; -1 for none.
-
-    Raises:
-        UnknownName: there is no such metric.
     """
-    if metric not in METRICS:
-        raise UnknownName("metric", metric, METRICS)
     q = _prepared(queries, metric)
     count = len(q)
     itself = np.full(count, -1, np.int64) if skip is None else skip
@@ -88,12 +82,12 @@ def nearest(
     return Neighbours(np.where(np.isinf(distances), -1, found), distances)
 
 
-def _prepared(values: npt.NDArray[Any], metric: str) -> Array:
+def _prepared(values: npt.NDArray[Any], metric: Metric) -> Array:
     """Rows in float64; of length 1 where only the angle counts, and centred for correlation."""
     x = np.asarray(values, np.float64).reshape(len(values), -1)
-    if metric == "euclidean":
+    if metric is Metric.EUCLIDEAN:
         return x
-    if metric == "correlation":
+    if metric is Metric.CORRELATION:
         x = x - x.mean(axis=1, keepdims=True)
     length = np.linalg.norm(x, axis=1, keepdims=True)
     return np.where(length > 0, x / np.where(length > 0, length, 1), 0.0)
@@ -108,7 +102,7 @@ def _squared(q: Array, x: Array) -> tuple[Array, Array]:
 
 
 def _nearest_of(
-    q: Array, x: Array, square: Array, error: Array, k: int, metric: str
+    q: Array, x: Array, square: Array, error: Array, k: int, metric: Metric
 ) -> tuple[Rows, Array]:
     """Places in ``x`` and distances of the k nearest: all that the product cannot rule out are
     measured by their differences."""
@@ -120,10 +114,10 @@ def _nearest_of(
     return near[first], far[first]
 
 
-def _distance(q: Array, x: Array, metric: str) -> Array:
+def _distance(q: Array, x: Array, metric: Metric) -> Array:
     """(n) distances of one query, from the differences themselves."""
     squared: Array = ((x - q) ** 2).sum(axis=1)
-    if metric == "euclidean":
+    if metric is Metric.EUCLIDEAN:
         return np.sqrt(squared)
     # For vectors of length 1; a zero vector has no angle, and counts as at right angles.
     nothing = ~x.any(axis=1) | ~q.any()

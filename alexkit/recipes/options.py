@@ -228,6 +228,23 @@ class CompareOptions(SharedOptions):
 
 
 @dataclass(frozen=True)
+class NeighboursOptions(SharedOptions):
+    """The images of a feature file that are nearest to a photo, as the network sees them.
+
+    Example: alexkit neighbours photo.jpg features.h5
+    """
+
+    query: str | None = argument("Photo, folder, pattern; - takes paths from stdin.", "QUERY")
+    file: Path | None = argument("Feature file (default: the newest).", "FILE")
+    layer: str | None = option(None, "Layer (default: fc7, else the last).", "NAME")
+    metric: Metric = option(Metric.EUCLIDEAN, "Distance between two images.")
+    count: int = option(6, "Neighbours to find.", "K", least=1)
+    weights: str | None = option(
+        None, "Where the file's weights are now (default: where they were).", "WEIGHTS"
+    )
+
+
+@dataclass(frozen=True)
 class CheckOptions(SharedOptions):
     """What is in this data and what is wrong with it, before any compute.
 

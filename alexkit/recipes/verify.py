@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,23 +10,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from alexkit.choices import Average, Compress, FeatureDtype, Precision
-from alexkit.errors import DataError, FileMismatch, UsageError, WeightsMismatch
+from alexkit.choices import FeatureDtype, Precision
+from alexkit.errors import DataError, FileMismatch, UsageError
 from alexkit.events import Reporter, StageAdvanced, StageFinished, StageStarted, Warned
-from alexkit.features.fisher import SIFT_FV
 from alexkit.features.layout import stored_text
 from alexkit.features.opening import damaged
-from alexkit.features.pooling import Pooling
 from alexkit.features.store import FeatureStore
-from alexkit.images.preprocess import Preprocess
 from alexkit.images.source import ImageSource
-from alexkit.images.views import Views
-from alexkit.models.zoo import load_any
 from alexkit.recipes.devices import decode_threads, one_device, use_precision
 from alexkit.recipes.extraction import Job, settle_batch_size
-from alexkit.recipes.inputs import choose_weights, open_data
-from alexkit.recipes.layers import AnyBackbone, Stored
+from alexkit.recipes.inputs import open_data
 from alexkit.recipes.options import InfoOptions
+from alexkit.recipes.origin import network_of, stored_of
 
 Rows = npt.NDArray[np.int64]
 
@@ -38,8 +32,6 @@ differ by less than 1e-5 and float16 rounds by 5e-4; another photo, weight file 
 hundred times above."""
 GPU_TOLERANCE = 1e-2
 """Where either device is none, or products were not in float32."""
-
-_RANDOM = re.compile(r"random, seed (\d+)")
 
 
 @dataclass
@@ -64,13 +56,8 @@ def verify(store: FeatureStore, options: InfoOptions, report: Reporter) -> dict[
         FileMismatch: a row differs by more than the tolerance, or its image is gone.
         DamagedFile: the file does not say what it was made with.
     """
-    if SIFT_FV in store.layers:
-        raise UsageError(
-            f"{store.path} holds {SIFT_FV}, and --verify computes features of networks only",
-            hint="make the file again with the command that `alexkit info` shows, and compare",
-        )
     device = one_device(options.device, report)
-    backbone = _backbone(store, options.weights, report)
+    backbone = network_of(store, options.weights, report)
     source = _source(store, options.data, report)
     backbone.net.place([device])
     rows = _drawn(store, options.images, options.seed)
@@ -79,7 +66,7 @@ def verify(store: FeatureStore, options: InfoOptions, report: Reporter) -> dict[
     differing: list[str] = []
     dtype = FeatureDtype(store.dtype.name)
     on_cpu = device.type == "cpu" == store.provenance.get("device")
-    stored = _stored(store, dtype)
+    stored = stored_of(store)
     exact = on_cpu and stored.precision is Precision.FLOAT32
     tolerance = TOLERANCE[dtype] if exact else GPU_TOLERANCE
     compared = {name: Compared() for name in store.layers}
@@ -154,51 +141,6 @@ def _drawn(store: FeatureStore, count: int, seed: int) -> Rows:
     if not 0 < count < rows.size:
         return rows
     return np.sort(np.random.default_rng(seed).choice(rows, count, replace=False))
-
-
-def _backbone(store: FeatureStore, weights: str | None, report: Reporter) -> AnyBackbone:
-    """The network and preprocessing that the file was made with."""
-    try:
-        made = dict(store.provenance["fingerprint"])
-        model, sha256 = str(made["model"]), str(made["weights"])
-        recorded = dict(made["preprocessing"])
-        del recorded["views"]
-        preprocess = Preprocess.from_record(recorded)
-        origin = str(store.provenance["weights"]["source"])
-    except (LookupError, TypeError, ValueError) as error:
-        raise damaged(store.path, "does not say what it was made with") from error
-    drawn = _RANDOM.fullmatch(origin)
-    if weights is None and drawn:
-        backbone = load_any(model, "random", seed=int(drawn[1]))
-    elif weights is None and not Path(origin).is_file():
-        raise DataError(
-            f"{store.path} was made with the weights {origin}, which are not there any more",
-            hint="say where they are now: --weights WEIGHTS",
-        )
-    else:
-        backbone = load_any(model, choose_weights(weights or origin, report), seed=0)
-    if backbone.sha256 != sha256:
-        raise WeightsMismatch(
-            f"{backbone.source} is {backbone.sha256[:12]}, and {store.path} was made with"
-            f" weights {sha256[:12]}",
-            hint="name the weights it was made with: --weights WEIGHTS",
-        )
-    backbone.preprocess = preprocess
-    backbone.resolve_layers(list(store.layers))
-    return backbone
-
-
-def _stored(store: FeatureStore, dtype: FeatureDtype) -> Stored:
-    """What the file holds of each image."""
-    try:
-        made = dict(store.provenance["fingerprint"])
-        pooling = Pooling.parse(str(made["pool"]))
-        views = Views.parse(str(made["preprocessing"]["views"]))
-        average = Average(made["average"]) is Average.FEATURES
-        precision = Precision(made["precision"])
-    except (LookupError, TypeError, ValueError, UsageError) as error:
-        raise damaged(store.path, "does not say what it was made with") from error
-    return Stored(store.layers, pooling, views, average, dtype, Compress.NONE, precision)
 
 
 def _source(store: FeatureStore, data: Path | None, report: Reporter) -> ImageSource:

@@ -118,6 +118,15 @@ def comparison_table(result: Mapping[str, Any]) -> Table:
     return ["layer", "and", "RSA (ρ)", "95 %", "CKA"], rows
 
 
+def neighbours_table(query: Mapping[str, Any], result: Mapping[str, Any]) -> Table:
+    """One row a neighbour of a photo, nearest first."""
+    rows = [
+        [str(rank), near["path"], near["class"] or "–", f"{near['distance']:.4g}"]
+        for rank, near in enumerate(query["neighbours"], 1)
+    ]
+    return ["", f"nearest in {result['layer']}", "class", result["metric"]], rows
+
+
 def facts_table(facts: Mapping[str, Any]) -> Table:
     """Names and values, one a row."""
     return ["", ""], [[name, str(value)] for name, value in facts.items()]

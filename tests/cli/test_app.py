@@ -19,6 +19,7 @@ COMMANDS = (
     "finetune",
     "eval",
     "compare",
+    "neighbours",
     "predict",
     "validate",
     "check",

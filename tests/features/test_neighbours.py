@@ -6,22 +6,22 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
-from alexkit.errors import UnknownName
+from alexkit.choices import Metric
 from alexkit.features import neighbours
-from alexkit.features.neighbours import METRICS, nearest
+from alexkit.features.neighbours import nearest
 
 
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("metric", list(Metric))
 @pytest.mark.parametrize("values", [1 << 22, 40 * 7, 40])
 def test_as_all_distances_sorted(
-    metric: str, values: int, monkeypatch: pytest.MonkeyPatch
+    metric: Metric, values: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(neighbours, "BLOCK_VALUES", values)
     rng = np.random.default_rng(0)
     x = np.maximum(rng.normal(1, 2, (200, 40)), 0).astype(np.float32) * rng.uniform(1, 9)
     rows = rng.permutation(200)[:150]
     queries = x[rows[:9]]
-    every = cdist(queries.astype(np.float64), x.astype(np.float64), metric)
+    every = cdist(queries.astype(np.float64), x.astype(np.float64), metric.value)
     every[np.arange(9), rows[:9]] = np.inf
     every[:, np.setdiff1d(np.arange(200), rows)] = np.inf
     found = nearest(queries, rows, lambda r: x[r], 6, metric=metric, skip=rows[:9])
@@ -46,11 +46,6 @@ def test_equal_rows_come_in_their_order_and_few_rows_are_filled_up() -> None:
 
 def test_a_row_without_direction() -> None:
     x = np.array([[0.0, 0.0], [3.0, 4.0], [6.0, 8.0]])
-    found = nearest(x[1:2], np.arange(3), lambda r: x[r], 3, metric="cosine")
+    found = nearest(x[1:2], np.arange(3), lambda r: x[r], 3, metric=Metric.COSINE)
     assert found.rows.tolist() == [[1, 2, 0]]
     assert found.distances[0] == pytest.approx([0, 0, 1])
-
-
-def test_a_metric_that_is_none() -> None:
-    with pytest.raises(UnknownName):
-        nearest(np.zeros((1, 2)), np.arange(1), lambda r: np.zeros((1, 2)), 1, metric="l3")

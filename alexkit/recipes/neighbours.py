@@ -1,0 +1,151 @@
+"""The images of a feature file that are nearest to a photo, as the network sees them."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from alexkit.choices import FeatureDtype
+from alexkit.errors import DataError, UnknownName, UsageError
+from alexkit.events import Chosen, Reporter
+from alexkit.features.neighbours import nearest
+from alexkit.features.store import FeatureStore
+from alexkit.images.named import open_images
+from alexkit.recipes.devices import decode_threads, one_device, use_precision
+from alexkit.recipes.extraction import Job, settle_batch_size
+from alexkit.recipes.inputs import choose_feature_files
+from alexkit.recipes.ledger import Ledger
+from alexkit.recipes.options import NeighboursOptions
+from alexkit.recipes.origin import network_of, stored_of
+
+Rows = npt.NDArray[np.int64]
+Array = npt.NDArray[np.float32]
+
+USUAL_LAYER = "fc7"
+"""Whose neighbours the 2012 paper shows (Fig. 4, right)."""
+LEFT_OUT = "no neighbours"
+
+
+def run(options: NeighboursOptions, report: Reporter) -> dict[str, Any]:
+    """Finds the ``options.count`` nearest rows of every image that is named.
+
+    The image goes through the network and the preprocessing that the file was made with.
+    The search is exact: every row is compared.
+
+    Returns:
+        ``file``, ``layer``, ``metric``, ``bad``: images without neighbours, and ``queries``:
+        ``path``, ``error`` and ``neighbours``, nearest first, each ``path``, ``class`` or
+        None, and ``distance``.
+
+    Raises:
+        UsageError: no image is named, or the file was made by no network.
+        UnknownName: the file has no such layer.
+        DataError: none of the images can be read; the weights or images are gone.
+        WeightsMismatch: the weights are not those the file was made with.
+        AlexkitError: see :mod:`alexkit.errors`.
+    """
+    began = time.monotonic()
+    if options.query is None:
+        raise UsageError("no image was named", hint="type: alexkit neighbours photo.jpg F.h5")
+    (file,) = choose_feature_files((options.file,) if options.file else (), report)
+    with FeatureStore.open(file) as store:
+        layer = _layer(store, options.layer, report)
+        ledger = Ledger(None, strict=options.strict, report=report)
+        paths, rows, values = _features(store, layer, options, ledger, report)
+        ledger.close()
+        if not len(rows):
+            raise DataError(
+                f"none of the {len(paths)} images could be used",
+                hint="are these images? the lines above say what is wrong with each",
+            )
+        found = nearest(
+            values,
+            store.rows(),
+            lambda some: _one_each(store, store.values(layer, some)),
+            options.count,
+            metric=options.metric,
+        )
+        place = {row: at for at, row in enumerate(rows.tolist())}
+        reasons = ledger.reasons()
+        queries = [
+            {
+                "path": path,
+                "error": None if row in place else reasons.get(path, "no features"),
+                "neighbours": [
+                    {"path": store.paths[near], "class": _class(store, near), "distance": far}
+                    for near, far in zip(
+                        found.rows[place[row]].tolist() if row in place else [],
+                        found.distances[place[row]].tolist() if row in place else [],
+                        strict=True,
+                    )
+                    if near >= 0
+                ],
+            }
+            for row, path in enumerate(paths)
+        ]
+    return {
+        "file": str(file),
+        "layer": layer,
+        "metric": options.metric.value,
+        "bad": len(paths) - len(rows),
+        "queries": queries,
+        "seconds": time.monotonic() - began,
+    }
+
+
+def _layer(store: FeatureStore, asked: str | None, report: Reporter) -> str:
+    if asked is not None:
+        if asked not in store.layers:
+            raise UnknownName(f"layer in {store.path}", asked, store.layers)
+        return asked
+    layer = USUAL_LAYER if USUAL_LAYER in store.layers else list(store.layers)[-1]
+    if len(store.layers) > 1:
+        report(Chosen("layer", layer, f"of {', '.join(store.layers)}"))
+    return layer
+
+
+def _features(
+    store: FeatureStore,
+    layer: str,
+    options: NeighboursOptions,
+    ledger: Ledger,
+    report: Reporter,
+) -> tuple[list[str], Rows, Array]:
+    """The paths of all images named; (n) which of them have features; and these, (n, …)."""
+    assert options.query is not None
+    source = open_images((options.query,), sys.stdin.buffer, report)
+    device = one_device(options.device, report)
+    backbone = network_of(store, options.weights, report)
+    stored = stored_of(store)
+    backbone.net.place([device])
+    use_precision(stored.precision, device)
+    size = settle_batch_size(options.batch_size, backbone, stored, device, report)
+    job = Job(source, backbone, stored, device, size, decode_threads(options.workers))
+    rows: list[Rows] = []
+    values: list[Array] = []
+    for batch in job.features(np.arange(len(source)), FeatureDtype.FLOAT32):
+        for problem in batch.problems:
+            ledger.add(source.record(problem.row).path, problem.reason, LEFT_OUT)
+        if len(batch.rows):
+            rows.append(batch.rows)
+            values.append(_one_each(store, batch.values[layer]))
+    paths = [source.record(row).path for row in range(len(source))]
+    if not rows:
+        return paths, np.empty(0, np.int64), np.empty((0, 1), np.float32)
+    return paths, np.concatenate(rows), np.concatenate(values)
+
+
+def _one_each(store: FeatureStore, values: npt.NDArray[Any]) -> Array:
+    """(n, …) float32, the mean over the views where a row holds several."""
+    if store.views:
+        return np.asarray(values.mean(axis=1, dtype=np.float32))
+    return values.astype(np.float32, copy=False)
+
+
+def _class(store: FeatureStore, row: int) -> str | None:
+    label = int(store.labels[row])
+    return None if label < 0 else store.classes[label]
