@@ -23,6 +23,8 @@ from alexkit.recipes.inputs import Holdout, holdout
 SPLIT_FILE = "split.csv"
 COMPARED = 20_000
 """Photos that are compared each with each; of more, only equal bytes are found."""
+APART = 0.9
+"""The median cosine between photos from which features cannot tell copies from others."""
 COMPARING_SECONDS = 20.0
 FEW = 50
 """Photos a class below which one held-out part says little, and folds are advised."""
@@ -47,7 +49,9 @@ def groups_of(
         unit: npt.NDArray[np.floating] = np.asarray(features, np.float32)
         length = np.linalg.norm(unit, axis=1, keepdims=True)
         unit = unit / np.where(length > 0, length, 1)
-        for first in range(0, len(rows), 1024):
+        # Before it has learnt anything a network makes nearly the same of every photo.
+        typical = float(np.median(unit[:: max(1, len(rows) // 256)] @ unit.T))
+        for first in range(0, len(rows), 1024) if typical < APART else ():
             a, b = np.nonzero(unit[first : first + 1024] @ unit.T >= NEAR)
             pairs += [
                 (int(rows[first + i]), int(rows[j]))

@@ -27,7 +27,6 @@ from alexkit.recipes.ledger import Ledger
 from alexkit.recipes.options import FinetuneOptions
 from alexkit.recipes.plan import Plan
 from alexkit.recipes.predictions import PREDICTIONS, Predictions
-from alexkit.recipes.progress import METRICS, write_metrics
 from alexkit.recipes.run_dir import RUNS, RunDir
 from alexkit.recipes.solved_head import FOLDS, Solved, solve
 from alexkit.recipes.stored import StoredViews, job_of, stored_values, usable_views
@@ -168,16 +167,14 @@ def judge_head(
     for name in ("best", "last"):
         write_weights(folder.path / "weights" / f"{name}.safetensors", state, metadata)
     predictions.write(folder.path / PREDICTIONS)
-    row = {"epoch": 1, "loss": scores["loss"], "top1": scores["top1"], "top5": scores["top5"]}
-    write_metrics(folder.path / METRICS, [row])
     report(Saved("weights", str(folder.path / "weights" / "best.safetensors")))
     return {
         "top1": scores["top1"],
         "top5": scores["top5"],
         "split": judged.split.value,
         "n": int(scores["n"]),
-        "best_epoch": 1,
-        "epochs": 1,
+        "best_epoch": 0,
+        "epochs": 0,
         "model": work.backbone.name,
         "classes": len(work.source.classes),
         "train_images": len(judged.train),

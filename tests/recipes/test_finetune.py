@@ -161,6 +161,9 @@ def test_near_copies_are_found_by_their_features(place: Path) -> None:
     groups = groups_of(open_source(root), 1, np.arange(4), features)
     assert groups[2] == groups[3]
     assert len(set(groups)) == 3
+    alike = np.ones((4, 4)) + 1e-4 * np.eye(4)
+    groups = groups_of(open_source(root), 1, np.arange(4), alike)
+    assert len(set(groups)) == 4, "a network that tells no photos apart says nothing of copies"
 
 
 def test_folds_judge_every_photo_once(place: Path, convs: Path) -> None:
