@@ -17,7 +17,7 @@ from alexkit.reports.activations import activations
 from alexkit.reports.eval_page import in_order
 from alexkit.reports.features import feature_record
 from alexkit.reports.features_page import FeatureFacts, Near
-from alexkit.reports.maps import principal, tsne, umap
+from alexkit.reports.maps import BEFORE, principal, tsne, umap
 from alexkit.reports.page import Dots
 from alexkit.reports.thumbnails import SPRITE_SIDE, rows_of, sprite, squares, thumbnails
 
@@ -56,18 +56,18 @@ def look_at(
     """
     chosen = chosen_layer(store, layer)
     done = store.rows()
-    layers = {
-        name: activations(sampled(store, name, spread_out(done, store, name, bounds)))
-        for name in in_order(list(store.layers))
-        if done.size
-    }
+    rows = spread_out(done, store, chosen, bounds)
+    layers, x = {}, None
+    for name in in_order(list(store.layers)) if done.size else ():
+        values = sampled(store, name, spread_out(done, store, name, bounds))
+        layers[name] = activations(values)
+        x = values if name == chosen else x
     maps: list[Dots] = []
     near: list[Near] = []
     photos: dict[str, str] = {}
     mapped = searched = ""
-    rows = spread_out(done, store, chosen, bounds)
-    if rows.size >= FEWEST:
-        maps, mapped = _maps(store, source, chosen, rows, done.size, bounds)
+    if rows.size >= FEWEST and x is not None:
+        maps, mapped = _maps(store, source, chosen, (rows, x), done.size, bounds)
         all_rows = store.nbytes(chosen) <= bounds.search_bytes
         queries = draw_queries(store, done if all_rows else rows, bounds.seed)
         among = candidates(store, queries, done if all_rows else rows)
@@ -185,16 +185,17 @@ def _maps(
     store: FeatureStore,
     source: ImageSource | None,
     layer: str,
-    rows: Rows,
+    drawn: tuple[Rows, Values],
     total: int,
     bounds: Bounds,
 ) -> tuple[list[Dots], str]:
-    x = sampled(store, layer, rows)
-    points, shares = principal(x, 2)
-    explained = f"{100 * shares.sum():.0f} % of the variance"
-    made = {f"Principal components ({explained})": points, "t-SNE": tsne(x, bounds.seed)}
+    rows, x = drawn
+    points, shares = principal(x, BEFORE)
+    explained = f"{100 * shares[:2].sum():.0f} % of the variance"
+    made = {f"Principal components ({explained})": points[:, :2]}
+    made["t-SNE"] = tsne(points, bounds.seed)
     if bounds.umap:
-        made["UMAP"] = umap(x, bounds.seed)
+        made["UMAP"] = umap(points, bounds.seed)
     sheet, across, places = _sprite(store, source, rows, bounds)
     shown = [place for place in places if place >= 0]
     labels = store.labels[rows].tolist()

@@ -57,7 +57,7 @@ class Effort:
     seed: int = 0
 
 
-BRIEF = Effort(seconds=0.7, rows=256, layer_bytes=32 << 20, search_bytes=256 << 20)
+BRIEF = Effort(seconds=0.5, rows=160, layer_bytes=32 << 20, search_bytes=256 << 20)
 """At the end of a run."""
 FULL = Effort(seconds=60.0, rows=1000, layer_bytes=256 << 20, search_bytes=1 << 62)
 """When a page is asked for."""

@@ -49,13 +49,13 @@ def principal(x: npt.NDArray[Any], count: int) -> tuple[Array, Array]:
     return out, shares
 
 
-def tsne(x: npt.NDArray[Any], seed: int) -> Array:
-    """(n, 2) by t-SNE on the first 50 principal components; n is at least 4.
+def tsne(points: Array, seed: int) -> Array:
+    """(n, 2) by t-SNE on the first :data:`BEFORE` :func:`principal` components; n >= 4.
 
     In one thread, 4 ms a row: several wait for each other at every step, and where other
     programs compute as well that took 60 times as long.
     """
-    begin = _begin(x)
+    begin = _scaled(points)
     if not begin.any():  # scikit-learn's ends the process where all rows are equal
         return np.zeros((len(begin), 2))
     perplexity = min(PERPLEXITY, (len(begin) - 1) / 3)
@@ -64,8 +64,8 @@ def tsne(x: npt.NDArray[Any], seed: int) -> Array:
         return np.asarray(made.fit_transform(begin), np.float64)
 
 
-def umap(x: npt.NDArray[Any], seed: int) -> Array:
-    """(n, 2) by UMAP on the first 50 principal components.
+def umap(points: Array, seed: int) -> Array:
+    """(n, 2) by UMAP on the first :data:`BEFORE` :func:`principal` components.
 
     Raises:
         UsageError: the extra is not installed.
@@ -79,12 +79,11 @@ def umap(x: npt.NDArray[Any], seed: int) -> Array:
         ) from problem
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of numba and of scikit-learn's newer names
-        return np.asarray(made.fit_transform(_begin(x)), np.float64)
+        return np.asarray(made.fit_transform(_scaled(points)), np.float64)
 
 
-def _begin(x: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    """Principal components whose largest value is 1: neither map depends on the scale, and
-    squares of very large features would not be finite."""
-    points, _ = principal(x, min(BEFORE, len(x)))
+def _scaled(points: Array) -> npt.NDArray[np.float32]:
+    """With 1 as the largest value: neither map depends on the scale, and squares of very large
+    features would not be finite."""
     largest = float(np.abs(points).max())
     return (points / largest if largest > 0 else points).astype(np.float32)

@@ -41,6 +41,8 @@ def shown(text: str) -> str:
     Line breaks and other control characters become ``\n`` and the like, bytes that are no
     UTF-8 ``\xe9``; emoji and every script stay as they are.
     """
+    if text.isascii() and text.isprintable():
+        return text
     text = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return "".join(
         repr(c)[1:-1]

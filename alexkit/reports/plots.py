@@ -194,7 +194,7 @@ def draw_neighbours(rows: Sequence[Sequence[Cell]]) -> Figure:
                 axes.text(0.5, 0.5, "no photo", ha="center", va="center", fontsize=7)
             else:
                 axes.imshow(photo)
-            axes.set_title(_plain(told), fontsize=6, y=-0.02, va="top")
+            axes.set_title(_plain(told), fontsize=7, y=-0.03, pad=0, va="top")
         cells[0].add_patch(
             Rectangle((0, 0), 1, 1, transform=cells[0].transAxes, fill=False, lw=1.5)
         )

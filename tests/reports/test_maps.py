@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.decomposition import PCA
 
-from alexkit.reports.maps import principal, tsne
+from alexkit.reports.maps import BEFORE, principal, tsne
 
 
 @pytest.mark.parametrize(("n", "d"), [(30, 80), (80, 30)])
@@ -32,15 +32,17 @@ def test_tsne_keeps_neighbours_together_and_repeats() -> None:
     rng = np.random.default_rng(0)
     group = np.arange(60) % 3
     x = rng.normal(0, 1, (60, 40)) + rng.normal(0, 8, (3, 40))[group]
-    xy = tsne(x, 0)
+    points, _ = principal(x, BEFORE)
+    xy = tsne(points, 0)
     assert xy.shape == (60, 2)
     far = np.linalg.norm(xy[:, None] - xy[None], axis=2)
     np.fill_diagonal(far, np.inf)
     assert (group[far.argmin(axis=1)] == group).all()
-    assert (tsne(x, 0) == xy).all()
+    assert (tsne(points, 0) == xy).all()
 
 
 def test_equal_rows_are_no_error() -> None:
-    assert not tsne(np.ones((7, 5)), 0).any()
+    assert not tsne(principal(np.ones((7, 5)), BEFORE)[0], 0).any()
     pairs = np.repeat(np.random.default_rng(0).normal(0, 1e30, (5, 8)), 4, axis=0)
-    assert np.isfinite(tsne(pairs.astype(np.float32), 0)).all()
+    points, _ = principal(pairs.astype(np.float32), BEFORE)
+    assert np.isfinite(tsne(points, 0)).all()

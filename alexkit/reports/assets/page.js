@@ -58,6 +58,7 @@
     const x = data.ticks.length ? (v) => data.ticks[v] ?? "" : number;
     const at = axis(data.x, look, { type: data.log ? "logarithmic" : "linear" });
     at.ticks.callback = x;
+    if (data.series.every((one) => one.points.every(([x]) => Number.isInteger(x)))) at.ticks.precision = 0;
     if (data.ticks.length) { at.ticks.stepSize = 1; at.ticks.autoSkip = false; at.offset = true; }
     if (data.log) {
       const places = [...new Set(data.series.flatMap((one) => one.points.map(([x]) => x)))].sort((a, b) => a - b);
