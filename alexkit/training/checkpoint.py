@@ -79,6 +79,7 @@ class CheckpointFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._good: int | None = None
+        self._before: int | None = None
 
     def latest(self) -> Found | None:
         """The newest checkpoint whose checksums hold, tensors on the CPU; None if the
@@ -88,13 +89,14 @@ class CheckpointFolder:
             DamagedFile: there are checkpoints, and all of them are damaged.
         """
         skipped: list[str] = []
-        for step in sorted(self._committed(), reverse=True):
+        steps = sorted(self._committed(), reverse=True)
+        for place, step in enumerate(steps):
             try:
                 checkpoint = _read(self._file(step, "json"))
             except DamagedFile as damage:
                 skipped.append(damage.message)
             else:
-                self._good = step
+                self._good, self._before = step, next(iter(steps[place + 1 :]), None)
                 return Found(checkpoint, tuple(skipped))
         if skipped:
             raise DamagedFile(
@@ -139,9 +141,11 @@ class CheckpointFolder:
             for partial in partials:
                 with suppress(OSError):  # what went wrong first is what to tell
                     partial.unlink()
-        kept = (checkpoint.step, self._good)
+        # A step is saved twice where an epoch ends: before and after it is judged.
+        if checkpoint.step != self._good:
+            self._good, self._before = checkpoint.step, self._good
+        kept = (self._good, self._before)
         self._remove(lambda step, name: step not in kept)
-        self._good = checkpoint.step
         return SaveReport(tensor_path, nbytes, time.perf_counter() - began)
 
     def _file(self, step: int, suffix: str) -> Path:

@@ -107,6 +107,15 @@ def test_the_last_two_are_kept_and_foreign_files_too(tmp_path: Path) -> None:
     assert names(tmp_path) == sorted([*others, *pair(5), *pair(30)])
 
 
+def test_a_step_saved_again_does_not_cost_the_one_before(saved: Path) -> None:
+    folder = CheckpointFolder(saved)
+    assert folder.latest() is not None
+    for step in (20, 30, 30):
+        folder.save(numbered(step))
+        assert len(names(saved)) == 4
+    assert names(saved) == sorted([*pair(20), *pair(30)])
+
+
 def test_a_folder_that_is_not_there_has_none(tmp_path: Path) -> None:
     assert CheckpointFolder(tmp_path / "state").latest() is None
 
