@@ -148,6 +148,7 @@ class RunDir:
         if path.exists() and not resumed:
             _clear(path)
         record = read_record(path) if resumed else {"started": now()}
+        record.pop("error", None)  # of the part before
         record |= {
             "format": "alexkit/run",
             "command": command,

@@ -19,7 +19,7 @@ from alexkit.models.weights import file_sha256
 from alexkit.recipes.feed import Pixels
 from alexkit.recipes.fitting import FitRun
 from alexkit.recipes.options import TrainOptions, from_values
-from alexkit.recipes.run_dir import Remembering, RunDir
+from alexkit.recipes.run_dir import Remembering, RunDir, read_record
 from alexkit.recipes.train import make_plan
 from alexkit.training.checkpoint import SaveRule
 from alexkit.training.loop import Prepare
@@ -61,6 +61,7 @@ def test_a_run_in_slices_of_no_time_ends_with_the_same_weights(
             assert hint.startswith("hint: the same command continues")
         assert run([*TRAIN, "--out", "sliced"]) == 0
     assert weights_of(place / "sliced") == whole
+    assert "error" not in read_record(place / "sliced")
 
 
 def test_a_checkpoint_cut_by_hand_is_told_and_the_one_before_is_used(
