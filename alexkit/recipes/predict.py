@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from alexkit.choices import Exif
 from alexkit.errors import DataError, FileMismatch, OutOfSpace, OutputExists, UsageError
@@ -225,7 +226,7 @@ def _scorer(
     device = one_device(options.device, report)
     path = choose_weights(weights, report)
     if isinstance(path, Path) and read_metadata(path).get("format") == PROBE:
-        return _of_probe(options, path, source, report)
+        return _of_probe(options, path, source, device, report)
     chosen = choose_classifier(
         options.model, str(path), options.class_map, options.seed, report
     )
@@ -254,7 +255,11 @@ def _settle(
 
 
 def _of_probe(
-    options: PredictOptions, path: Path, source: ImageSource, report: Reporter
+    options: PredictOptions,
+    path: Path,
+    source: ImageSource,
+    device: torch.device,
+    report: Reporter,
 ) -> _Scorer:
     """A probe and the network whose layer it reads, as its file says.
 
@@ -291,7 +296,7 @@ def _of_probe(
         backbone,
         layer,
         Views.parse(stored_views),
-        one_device(options.device, report),
+        device,
         options,
         report,
         Pooling.parse(str(record.get("pool") or "none")),

@@ -17,9 +17,11 @@ from PIL import Image
 from torchvision.transforms import functional as transforms
 
 from alexkit.cli.app import run
+from alexkit.features.store import FeatureStore
 from alexkit.images.preprocess import Preprocess
 from alexkit.models.records import describe
 from alexkit.models.weights import write_weights
+from alexkit.probes.saved import load_probe
 from tests.conftest import photos_in
 from tests.recipes.conftest import working_in
 
@@ -245,3 +247,20 @@ class TestClassesByName:
         words = ["--weights", str(place / "a.safetensors"), "--weights", str(two)]
         error = said(capsys, ["predict", str(place / "photos"), *words], 4)
         assert "do not know the same classes: 'cat'" in error
+
+
+def test_a_saved_probe_scores_as_its_features_did(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with working_in(tmp_path):
+        words = ["--weights", str(place / "a.safetensors"), "--layer", "features"]
+        assert run(["features", str(place / "photos"), *words, "--out", "F.h5"]) == 0
+        assert run(["eval", "F.h5", "--protocol", "holdout", "--save", "p.safetensors"]) == 0
+        capsys.readouterr()
+        result = said(capsys, ["predict", str(place / "photos"), "--weights", "p.safetensors"])
+        with FeatureStore.open("F.h5") as store:
+            want = load_probe("p.safetensors").scores(store.matrix("features"))
+    assert (result["measure"], result["n"]) == ("score", 9)
+    for one, row in zip(result["predictions"], want, strict=True):
+        scores = {entry["class"]: entry["score"] for entry in one["top"]}
+        assert [scores[name] for name in CLASSES] == pytest.approx(row.tolist(), abs=1e-4)
