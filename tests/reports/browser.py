@@ -67,10 +67,18 @@ def show(browser: Any, path: Path, *, width: int = WIDE, scheme: str = "light") 
     browser.get(path.absolute().as_uri())
     browser.execute_async_script(
         """const done = arguments[0];
-        for (const c of document.querySelectorAll("canvas")) c.scrollIntoView();
-        for (const i of document.images) i.loading = "eager";
-        Promise.all([...document.images].map((i) => i.decode().catch(() => 0)))
-          .then(() => setTimeout(() => { scrollTo(0, 0); done(); }, 300));"""
+        const frame = () => new Promise((on) => requestAnimationFrame(() => setTimeout(on)));
+        (async () => {
+          for (const c of document.querySelectorAll("canvas")) {
+            c.scrollIntoView();  // charts are drawn when they come near, a frame later
+            await frame();
+            await frame();
+          }
+          for (const i of document.images) i.loading = "eager";
+          await Promise.all([...document.images].map((i) => i.decode().catch(() => 0)));
+          scrollTo(0, 0);
+          await frame();
+        })().then(done, done);"""
     )
 
 
