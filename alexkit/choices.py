@@ -81,6 +81,23 @@ class Ablate(str, Enum):
     NO_COLOR = "no-color"
 
 
+class Parallel(str, Enum):
+    """Who does which part of a training step."""
+
+    AUTO = "auto"
+    SINGLE = "single"
+    DATA = "data"
+    TOWERS = "towers"
+    HYBRID = "hybrid"
+
+
+class Exchange(str, Enum):
+    """The number type in which processes send gradients and activations to one another."""
+
+    FLOAT32 = "float32"
+    BF16 = "bf16"
+
+
 class Head(str, Enum):
     """What stands between pool5 and the classes."""
 

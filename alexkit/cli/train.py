@@ -10,6 +10,7 @@ def act(options: TrainOptions, console: Console) -> None:
     """Runs the recipe and shows the accuracy on the images it held out; or the verdict."""
     from alexkit.recipes import train, verify_resume
     from alexkit.reports.tables import fit_table, verdict
+    from alexkit.training.launch import launched_rank
 
     if options.verify_resume:
         found = verify_resume.run(options, console.report)
@@ -17,5 +18,7 @@ def act(options: TrainOptions, console: Console) -> None:
         console.finish("train", found)
         return
     result = train.run(options, console.report)
+    if launched_rank():
+        return
     console.table(*fit_table(result))
     console.finish("train", result)

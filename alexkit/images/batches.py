@@ -83,6 +83,8 @@ class Batch:
         labels: (B) int64, -1 = none.
         bad: the rows that were left out.
         remarks: what was odd about rows that are in.
+        places: (B) int64, where in the batch of all processes each row is.
+        size: rows of that batch, those that could not be decoded included.
     """
 
     rows: Rows
@@ -90,6 +92,8 @@ class Batch:
     labels: torch.Tensor
     bad: tuple[BadRow, ...]
     remarks: tuple[Remark, ...]
+    places: Rows
+    size: int
 
 
 def epoch_order(rows: Rows, *, seed: int, epoch: int) -> Rows:
@@ -150,13 +154,13 @@ def read_batches(
     assert 0 <= rank < ranks, (rank, ranks)
     # The side is asked of the function, so that a batch of nothing but bad images has one.
     side = to_square(np.zeros((1, 1, 3), np.uint8)).shape[0]
-    parts = (
-        rows[first : first + batch_size][rank::ranks]
-        for first in range(0, len(rows), batch_size)
-    )
+    whole = (rows[first : first + batch_size] for first in range(0, len(rows), batch_size))
     decoded = decoder_of(source, exif=exif, at_least=at_least)
     slots = (
-        _Slots(source, part, decoded, to_square, _room(len(part), side, pin)) for part in parts
+        _Slots(source, own, places, len(part), decoded, to_square, _room(len(own), side, pin))
+        for part in whole
+        for places in [np.arange(rank, len(part), ranks)]
+        for own in [part[places]]
     )
     if threads == 0:
         for one in slots:
@@ -214,6 +218,8 @@ class _Slots:
 
     source: ImageSource
     rows: Rows
+    places: Rows
+    size: int
     decoded: Callable[[int], Decoded]
     to_square: ToSquare
     pixels: torch.Tensor
@@ -241,12 +247,14 @@ class _Slots:
 
     def batch(self) -> Batch:
         """The batch without its bad slots, once every slot is filled."""
-        rows, pixels = self.rows, self.pixels
+        rows, places, pixels = self.rows, self.places, self.pixels
         if self.bad:
             good = [slot for slot in range(len(rows)) if slot not in self.bad]
-            rows, pixels = rows[good], pixels[good]
+            rows, places, pixels = rows[good], places[good], pixels[good]
         return Batch(
             rows=rows,
+            places=places,
+            size=self.size,
             pixels=pixels,
             labels=torch.from_numpy(self.source.labels[rows].astype(np.int64)),
             bad=tuple(self.bad[slot] for slot in sorted(self.bad)),

@@ -89,6 +89,8 @@ class ResidentPixels:
                     for row in good.tolist()
                     if self._notes.get(row)
                 ),
+                places=np.flatnonzero(self._good[part]),
+                size=len(part),
             )
 
     def _bad(self, row: int) -> BadRow:

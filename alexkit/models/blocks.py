@@ -6,11 +6,13 @@ Marks: P = Krizhevsky, Sutskever, Hinton, NIPS 2012, by section; CAF = BVLC/caff
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from alexkit.models.division import Division
 
 FC_WIDTH = 4096
 """Units of fc6 and of fc7 (P §3.5)."""
@@ -66,8 +68,29 @@ def response_norm(x: Tensor, *, coefficient: float, k: float) -> Tensor:
     return (wide * root * root.sqrt()).to(x.dtype)
 
 
+def dropped(
+    x: Tensor, chance: float, division: Division, *, training: bool, of_units: bool = False
+) -> Tensor:
+    """Dropout as torch has it, scaled in training, of (B, D); equal to ``F.dropout`` of the
+    whole batch whoever has which part of it (see :meth:`Division.noise`)."""
+    if not training:
+        return x
+    (noise,) = division.noise((x,), lambda ones: F.dropout(ones, chance), of_units=of_units)
+    return x * noise
+
+
+Across = Callable[[Tensor], Tensor]
+"""A tensor into its sum over all processes; a gradient passes through it."""
+
+
 class BatchNorm2d(nn.BatchNorm2d):
-    """Batch normalisation that uses, and keeps, its running statistics once it is frozen."""
+    """Batch normalisation that uses, and keeps, its running statistics once it is frozen.
+
+    Attributes:
+        across: sums over the processes that share a batch; None where one has it all.
+    """
+
+    across: Across | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         return _batch_norm(self, x)
@@ -76,11 +99,15 @@ class BatchNorm2d(nn.BatchNorm2d):
 class BatchNorm1d(nn.BatchNorm1d):
     """As :class:`BatchNorm2d`, for (N, D)."""
 
+    across: Across | None = None
+
     def forward(self, x: Tensor) -> Tensor:
         return _batch_norm(self, x)
 
 
 def _batch_norm(norm: BatchNorm1d | BatchNorm2d, x: Tensor) -> Tensor:
+    if norm.across is not None and norm.training and norm.weight.requires_grad:
+        return _joint_batch_norm(norm, x, norm.across)
     # One value a channel, the last batch's single image, has no variance to learn from.
     several = x.numel() > x.shape[1]
     learning = norm.training and norm.weight.requires_grad and several
@@ -96,6 +123,37 @@ def _batch_norm(norm: BatchNorm1d | BatchNorm2d, x: Tensor) -> Tensor:
         momentum=norm.momentum or 0.0,
         eps=norm.eps,
     )
+
+
+def _joint_batch_norm(norm: BatchNorm1d | BatchNorm2d, x: Tensor, across: Across) -> Tensor:
+    """As in one process that has the whole batch: mean and variance are of all its rows.
+
+    The variance is of the differences from the mean, as E[x²] - E[x]² would lose digits.
+    Sums are float32 at least.
+    """
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    over = [dim for dim in range(x.ndim) if dim != 1]
+    shape = [1, -1] + [1] * (x.ndim - 2)
+    values = wide.new_full((1,), x.numel() / x.shape[1])
+    sums = across(torch.cat((values, wide.sum(over))))
+    count, mean = sums[:1], sums[1:] / sums[0]
+    centred = wide - mean.view(shape)
+    variance = across(centred.square().sum(over)) / count
+    with torch.no_grad():
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        assert norm.num_batches_tracked is not None
+        share, several = norm.momentum or 0.0, count > 1
+        unbiased = variance * count / (count - 1).clamp(min=1)
+        for kept, new in ((norm.running_mean, mean), (norm.running_var, unbiased)):
+            kept.copy_(torch.where(several, kept.lerp(new.to(kept.dtype), share), kept))
+        norm.num_batches_tracked.add_(several.squeeze(0))
+    # A single value has no variance: what is known from before serves, as in one process.
+    mean = torch.where(several, mean, norm.running_mean)
+    variance = torch.where(several, variance, norm.running_var)
+    scale = norm.weight * torch.rsqrt(variance + norm.eps)
+    normed = (wide - mean.view(shape)) * scale.view(shape) + norm.bias.view(shape)
+    return normed.to(x.dtype)
 
 
 class NormedConv2d(nn.Conv2d):

@@ -25,6 +25,7 @@ from alexkit.models.blocks import (
     POOL5_SIDE,
     NormedConv2d,
     NormedLinear,
+    dropped,
     fill_msra,
     in_one_row,
     max_pool,
@@ -50,7 +51,6 @@ class BatchNormAlexNet(LayeredNet):
         self.conv3 = NormedConv2d(256, 384, 3, padding=1, groups=1)
         self.conv4 = NormedConv2d(384, 384, 3, padding=1, groups=2)
         self.conv5 = NormedConv2d(384, 256, 3, padding=1, groups=2)
-        self.dropout = nn.Dropout(LOW_DROPOUT)
         self.gap = gap
         self.fc6: NormedLinear | None = None
         self.fc7: NormedLinear | None = None
@@ -74,14 +74,18 @@ class BatchNormAlexNet(LayeredNet):
         if self.gap:
             stages["gap"] = lambda x: tapped("gap", x.mean(dim=(2, 3)))
         if fc6 is not None:
-            stages["fc6"] = lambda x: rectified("fc6", fc6(in_one_row(x)))
+            stages["fc6"] = lambda x: rectified("fc6", fc6(self._rows(in_one_row(x))))
         if fc7 is not None:
-            stages["fc7"] = lambda x: rectified("fc7", fc7(self.dropout(x)))
+            stages["fc7"] = lambda x: rectified("fc7", fc7(self._units(self._dropped(x))))
         if fc8 is not None:
             # What it reads is fc7, whose units are dropped, or maps as they are.
-            dropped = self.dropout if fc7 is not None else in_one_row
-            stages["fc8"] = lambda x: tapped("fc8", fc8(dropped(x)))
+            read = self._dropped if fc7 is not None else in_one_row
+            stages["fc8"] = lambda x: tapped("fc8", self.division.logits(fc8, read(x)))
         return stages
+
+    def _dropped(self, x: Tensor) -> Tensor:
+        """Units of fc6 or fc7."""
+        return dropped(x, LOW_DROPOUT, self.division, training=self.training, of_units=True)
 
     def fill(
         self, layer: str, tensors: Mapping[str, Tensor], generator: torch.Generator

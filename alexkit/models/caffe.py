@@ -17,6 +17,7 @@ from alexkit.models.blocks import (
     DROPOUT,
     FC_WIDTH,
     POOL5_SIDE,
+    dropped,
     fill_gaussian,
     max_pool,
     response_norm,
@@ -51,7 +52,6 @@ class BvlcAlexNet(LayeredNet):
         self.conv3 = nn.Conv2d(256, 384, 3, padding=1)
         self.conv4 = nn.Conv2d(384, 384, 3, padding=1, groups=2)
         self.conv5 = nn.Conv2d(384, 256, 3, padding=1, groups=2)
-        self.dropout = nn.Dropout(DROPOUT)
         self.fc6: nn.Linear | None = nn.Linear(256 * POOL5_SIDE**2, FC_WIDTH)
         self.fc7: nn.Linear | None = nn.Linear(FC_WIDTH, FC_WIDTH)
         self.fc8 = nn.Linear(FC_WIDTH, num_classes)
@@ -69,15 +69,20 @@ class BvlcAlexNet(LayeredNet):
             "pool5": lambda x: tapped("pool5", max_pool(x, ceil=True)),
         }
         if fc6 is not None:
-            stages["fc6"] = lambda x: rectified("fc6", fc6(x.flatten(1)))
+            stages["fc6"] = lambda x: rectified("fc6", fc6(self._rows(x.flatten(1))))
         if fc7 is not None:
-            stages["fc7"] = lambda x: rectified("fc7", fc7(self.dropout(x)))
+            stages["fc7"] = lambda x: rectified("fc7", fc7(self._units(self._dropped(x))))
         if fc8 is not None:
             # What it reads is fc7, whose units are dropped, or maps as they are.
             stages["fc8"] = lambda x: tapped(
-                "fc8", fc8(x.flatten(1) if fc7 is None else self.dropout(x))
+                "fc8",
+                self.division.logits(fc8, x.flatten(1) if fc7 is None else self._dropped(x)),
             )
         return stages
+
+    def _dropped(self, x: Tensor) -> Tensor:
+        """Units of fc6 or fc7."""
+        return dropped(x, DROPOUT, self.division, training=self.training, of_units=True)
 
     def norm_and_pool(self, block: str) -> dict[str, Callable[[Tensor], Steps[Tensor]]]:
         """The end of block 1 or 2: (N, C, H, W) to (N, C, H', W')."""

@@ -20,10 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alexkit.errors import UnknownName
-
-Halves = tuple[Tensor, ...]
-"""One layer's maps or units cut in two along dim 1, each half on its own device; or whole, in
-a network of one tower."""
+from alexkit.models.division import Division, Halves
 
 Activation = Tensor | Halves
 A = TypeVar("A", Tensor, Halves)
@@ -45,10 +42,15 @@ class LayeredNet(nn.Module):
 
     Attributes:
         input_side: height and width of the images it is made for, in pixels.
+        division: which rows of the batch, and which units, it has here.
     """
 
     input_side = 224
     fc8: nn.Linear | None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.division = Division()
 
     def stages(self) -> Stages:
         """What computes each layer from the one before it, in order, those that are absent
@@ -76,6 +78,14 @@ class LayeredNet(nn.Module):
         value = self.entered(x) if after is None else self.resumed(x)
         for name in names[begin:]:
             value = yield from stages[name](value)
+
+    def _rows(self, x: Tensor) -> Tensor:
+        """What fc6 reads, of a network of one tower."""
+        return self.division.rows((x,))[0]
+
+    def _units(self, x: Tensor) -> Tensor:
+        """What fc7 reads, of a network of one tower."""
+        return self.division.units((x,))[0]
 
     def fill(
         self, layer: str, tensors: Mapping[str, Tensor], generator: torch.Generator
@@ -165,7 +175,10 @@ class LayeredNet(nn.Module):
 
     def canonical_state_dict(self) -> dict[str, Tensor]:
         """Its tensors by canonical name: the live ones, or copies where they are in parts."""
-        own = self.state_dict()
+        return self.to_canonical(self.state_dict())
+
+    def to_canonical(self, own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Tensors named as in ``state_dict()``, by canonical name."""
         state = {}
         for name, parts in self._parts().items():
             state[name] = _whole([own[part] for part in parts])
@@ -174,11 +187,15 @@ class LayeredNet(nn.Module):
     def load_canonical(self, state: Mapping[str, Tensor]) -> None:
         """Copies ``state`` in; its names and shapes are the network's own, see
         :func:`alexkit.models.weights.fit_state`."""
+        self.load_state_dict(self.from_canonical(state))
+
+    def from_canonical(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Canonical tensors, named and divided as in ``state_dict()``."""
         own: dict[str, Tensor] = {}
         for name, parts in self._parts().items():
             rows = state[name].chunk(len(parts)) if len(parts) > 1 else (state[name],)
             own.update(zip(parts, rows, strict=True))
-        self.load_state_dict(own)
+        return own
 
     def _parts(self) -> dict[str, list[str]]:
         """Canonical name -> the names in ``state_dict()`` whose rows (dim 0) make it up."""

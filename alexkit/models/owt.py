@@ -16,6 +16,7 @@ from alexkit.models.blocks import (
     DROPOUT,
     FC_WIDTH,
     POOL5_SIDE,
+    dropped,
     fill_torch,
     in_one_row,
     max_pool,
@@ -37,13 +38,16 @@ class OneTowerAlexNet(LayeredNet):
         self.conv3 = nn.Conv2d(192, 384, 3, padding=1)
         self.conv4 = nn.Conv2d(384, 256, 3, padding=1)
         self.conv5 = nn.Conv2d(256, 256, 3, padding=1)
-        self.dropout = nn.Dropout(DROPOUT)
         self.fc6: nn.Linear | None = nn.Linear(256 * POOL5_SIDE**2, FC_WIDTH)
         self.fc7: nn.Linear | None = nn.Linear(FC_WIDTH, FC_WIDTH)
         self.fc8 = nn.Linear(FC_WIDTH, num_classes)
 
     def stages(self) -> Stages:
         fc6, fc7, fc8 = self.fc6, self.fc7, self.fc8
+
+        def read(x: Tensor) -> Tensor:
+            return self._rows(self._dropped(in_one_row(x), of_units=False))
+
         stages: dict[str, Callable[[Tensor], Steps[Tensor]]] = {
             "conv1": lambda x: rectified("conv1", self.conv1(x)),
             "pool1": lambda x: tapped("pool1", max_pool(x)),
@@ -55,12 +59,15 @@ class OneTowerAlexNet(LayeredNet):
             "pool5": lambda x: tapped("pool5", max_pool(x)),
         }
         if fc6 is not None:
-            stages["fc6"] = lambda x: rectified("fc6", fc6(self.dropout(in_one_row(x))))
+            stages["fc6"] = lambda x: rectified("fc6", fc6(read(x)))
         if fc7 is not None:
-            stages["fc7"] = lambda x: rectified("fc7", fc7(self.dropout(x)))
+            stages["fc7"] = lambda x: rectified("fc7", fc7(self._units(self._dropped(x))))
         if fc8 is not None:
-            stages["fc8"] = lambda x: tapped("fc8", fc8(in_one_row(x)))
+            stages["fc8"] = lambda x: tapped("fc8", self.division.logits(fc8, in_one_row(x)))
         return stages
+
+    def _dropped(self, x: Tensor, *, of_units: bool = True) -> Tensor:
+        return dropped(x, DROPOUT, self.division, training=self.training, of_units=of_units)
 
     def fill(
         self, layer: str, tensors: Mapping[str, Tensor], generator: torch.Generator

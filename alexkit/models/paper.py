@@ -37,7 +37,8 @@ from alexkit.models.blocks import (
     max_pool,
     response_norm,
 )
-from alexkit.models.layered import Halves, LayeredNet, Stages, Steps, joined, rectified, tapped
+from alexkit.models.division import Division, Halves
+from alexkit.models.layered import LayeredNet, Stages, Steps, joined, rectified, tapped
 
 CONV1_PAD = (0, 3, 0, 3)
 """Zeros left, right, top and bottom of the image, in pixels."""
@@ -168,7 +169,9 @@ class TwoTowerAlexNet(LayeredNet):
                 stages[name] = functools.partial(self._joining, name, activated)
         fc8 = self.fc8
         if fc8 is not None:
-            stages["fc8"] = lambda h: tapped("fc8", (fc8(joined(self._read_by("fc8", h))),))
+            stages["fc8"] = lambda h: tapped(
+                "fc8", (self.division.logits(fc8, joined(self._read_by("fc8", h))),)
+            )
         return stages
 
     def _joining(
@@ -181,9 +184,11 @@ class TwoTowerAlexNet(LayeredNet):
         """What a layer of the classifier reads: rows, units of fc6 and fc7 dropped."""
         h = _both(torch.flatten, h, 1)
         maps = name == "fc6" or self.towers[0].fc6 is None
-        if maps or not self.ablation.dropout:
-            return h
-        return dropped(h, training=self.training)
+        if not maps and self.ablation.dropout:
+            h = dropped(h, self.division, training=self.training)
+        if name == "fc6":
+            return self.division.rows(h)
+        return self.division.units(h) if name == "fc7" else h
 
     def _each(self, layer: str, inputs: Halves) -> Halves:
         modules = [getattr(tower, layer) for tower in self.towers]
@@ -202,7 +207,7 @@ class TwoTowerAlexNet(LayeredNet):
         fill_gaussian(tensors, generator, std=std, bias=bias)
 
 
-def dropped(halves: Halves, *, training: bool) -> Halves:
+def dropped(halves: Halves, division: Division, *, training: bool) -> Halves:
     """Dropout of P §4.2: a mask in training, every unit halved otherwise.
 
     The mask of the whole layer is drawn at once, from the generator of the first half's
@@ -210,12 +215,8 @@ def dropped(halves: Halves, *, training: bool) -> Halves:
     """
     if not training:
         return tuple(half * (1 - DROPOUT) for half in halves)
-    first = halves[0]
-    widths = [half.shape[1] for half in halves]
-    keep = torch.empty(first.shape[0], sum(widths), device=first.device)
-    keep.bernoulli_(1 - DROPOUT)
-    masks = torch.split(keep, widths, dim=1)
-    return tuple(h * mask.to(h.device) for h, mask in zip(halves, masks, strict=True))
+    masks = division.noise(halves, lambda keep: keep.bernoulli_(1 - DROPOUT), of_units=True)
+    return tuple(half * mask for half, mask in zip(halves, masks, strict=True))
 
 
 def _exchanged(halves: Halves) -> Halves:

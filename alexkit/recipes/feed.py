@@ -52,7 +52,7 @@ class Pixels:
         color = epoch < plan.color * plan.epochs
 
         def prepare(batch: Batch) -> tuple[Tensor, Tensor]:
-            self._note_bad(batch)
+            self._begin(batch)
             x = augment(
                 batch.pixels,
                 preprocess,
@@ -70,7 +70,7 @@ class Pixels:
         preprocess = self.plan.backbone.preprocess
 
         def prepare(batch: Batch) -> tuple[Tensor, Tensor]:
-            self._note_bad(batch)
+            self._begin(batch)
             return preprocess.normalise(batch.pixels), batch.labels
 
         return self.read(rows, preprocess, preprocess.square), prepare
@@ -81,7 +81,7 @@ class Pixels:
         preprocess = self.plan.backbone.preprocess
 
         def prepare(batch: Batch) -> tuple[Tensor, Tensor]:
-            self._note_bad(batch)
+            self._begin(batch)
             return batch.pixels, batch.labels
 
         return self.read(rows, preprocess, preprocess.train_square), prepare
@@ -102,11 +102,17 @@ class Pixels:
             threads=plan.threads,
             exif=preprocess.exif,
             at_least=preprocess.at_least,
+            rank=plan.placement.rank,
+            ranks=plan.placement.world,
             pin=device.type == "cuda",
         )
         return self.ledger.watch(on_device(batches, device))
 
-    def _note_bad(self, batch: Batch) -> None:
+    def _begin(self, batch: Batch) -> None:
+        """Notes what could not be read, and begins the batch with whoever shares it."""
+        plan, rows = self.plan, batch.rows
+        last = plan.source.record(int(rows[-1])).path if len(rows) else ""
+        plan.placement.meet(plan.backbone.net, batch.places.tolist(), batch.size, last)
         for bad in batch.bad:
             self.ledger.add(bad.path, bad.reason, LEFT_OUT)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import functools
+import json
 import math
 import os
 import time
@@ -20,7 +20,7 @@ from typing import Any
 
 from torch import Tensor
 
-from alexkit.errors import Diverged
+from alexkit.errors import Diverged, FileMismatch
 from alexkit.events import (
     EpochDone,
     Note,
@@ -30,6 +30,7 @@ from alexkit.events import (
     StageFinished,
     StageStarted,
     Warned,
+    silent,
 )
 from alexkit.images.batches import Batch, epoch_order
 from alexkit.models.weights import read_state, write_weights
@@ -45,11 +46,11 @@ from alexkit.recipes.predictions import PREDICTIONS, Predictions
 from alexkit.recipes.progress import Progress
 from alexkit.recipes.reading import resident_pixels
 from alexkit.recipes.reporting import report_at_the_end
-from alexkit.recipes.run_dir import Remembering, RunDir
+from alexkit.recipes.run_dir import Elsewhere, Remembering, RunDir
 from alexkit.recipes.run_state import RunState
 from alexkit.recipes.space import tell_space
 from alexkit.recipes.ten_views import judge_by_ten_views
-from alexkit.training.checkpoint import CheckpointFolder, SaveRule
+from alexkit.training.checkpoint import Checkpoint, CheckpointFolder, SaveRule
 from alexkit.training.loop import StepResult, fit, validate
 from alexkit.training.saving import Saver
 from alexkit.training.schedule import lr_at_step
@@ -59,17 +60,22 @@ MOST_SKIPPED = 3
 
 
 class FitRun:
-    """One ``train`` or ``finetune`` in its run folder."""
+    """One ``train`` or ``finetune`` in its run folder.
 
-    def __init__(self, plan: Plan, run: RunDir, report: Reporter) -> None:
+    All processes that share the batches go through the same steps; the first one writes.
+    """
+
+    def __init__(self, plan: Plan, run: RunDir | Elsewhere, report: Reporter) -> None:
         self.plan = plan
+        self.placement = plan.placement
         self.run = run
         self.report = report
         self.state = RunState(plan)
         self.net = self.state.net
         self.progress = Progress(keep_last=plan.keep_last)
         self.journal = Journal(run.path)
-        self.ledger = Ledger(run.path / LEDGER, strict=plan.strict, report=report)
+        ledger = run.path / LEDGER if self.placement.leads else None
+        self.ledger = Ledger(ledger, strict=plan.strict, report=report)
         self.checkpoints = CheckpointFolder(run.path / "state")
         self.saver = Saver(self.checkpoints, SaveRule())
         self.feed = plan.feed(plan, self.ledger)
@@ -85,12 +91,13 @@ class FitRun:
                 saved.
             Diverged: the loss is no number; the last good checkpoint is named.
             OutOfSpace: the disk lacks room for what the run will write, or is full.
+            WorkerFailed: a process that shares the batches is dead, or failed.
         """
-        tell_space(self.run.path, self.plan.state_bytes, self.state.copies, self.report)
-        if self.run.resumed:
-            self._restore()
+        if self.placement.leads:
+            tell_space(self.run.path, self.plan.state_bytes, self.state.copies, self.report)
+        self._restore()
         try:
-            with stop_requests(self.plan.max_seconds) as stop:
+            with self.placement.blaming(), stop_requests(self.plan.max_seconds) as stop:
                 while self.progress.epoch < self._epochs:
                     try:
                         self._train_epoch(stop)
@@ -120,9 +127,9 @@ class FitRun:
             if step.applied and self.state.average:
                 self.state.average.update(self.net)
             self._look_at(step)
-            self._stop_if_asked(stop)
+            due = self._stop_if_asked(stop, self.placement.leads and self.saver.due())
             # Weights that lead to no number may be on their way to none themselves.
-            if not progress.in_a_row and self.saver.due():
+            if not progress.in_a_row and due:
                 self._save()
         self.report(StageFinished(stage, done, time.monotonic() - began))
 
@@ -137,12 +144,16 @@ class FitRun:
         if self.progress.in_a_row >= MOST_SKIPPED:
             raise Diverged(told, hint="use a lower --lr")
 
-    def _stop_if_asked(self, stop: Stop) -> None:
-        if stop:
+    def _stop_if_asked(self, stop: Stop, due: bool = False) -> bool:
+        """Whether a checkpoint is due, unless a process is to stop: then all do."""
+        stopping, due = self.placement.agreed(bool(stop), due)
+        if stopping:
+            stop.ask("another process")
             self._save()
             self.saver.wait()
             self._write_weights("last")
             stop.check(f"saved before step {self._step} in {self.run.path}")
+        return due
 
     @property
     def _epochs(self) -> int:
@@ -171,6 +182,7 @@ class FitRun:
             first_step=self._step,
             rescale=plan.rescale,
             autocast=plan.autocast,
+            placement=self.placement,
         )
 
     def _judge_epoch(self, stop: Stop) -> None:
@@ -205,14 +217,17 @@ class FitRun:
         progress.epoch, progress.batch, progress.sums = progress.epoch + 1, 0, {}
         if progress.best is row:
             self._write_weights("best")
-            self.predictions.write(self.run.path / PREDICTIONS)
-        self.journal.add(progress.metrics)
+            self.predictions.share(self.placement.texts)
+            if self.placement.leads:
+                self.predictions.write(self.run.path / PREDICTIONS)
+        if self.placement.leads:
+            self.journal.add(progress.metrics)
         shown = ("train_loss", "train_top1", "loss", "top1", "top5")
         self.report(EpochDone(progress.epoch, {name: row[name] for name in shown}))
         told = plan.watch(row)
         if told is not None:
             self.report(Warned(told))
-        if self.saver.due():
+        if self.placement.agreed(self.placement.leads and self.saver.due())[0]:
             self._save()
 
     def _validate(self, stop: Stop) -> dict[str, float]:
@@ -229,6 +244,7 @@ class FitRun:
             prepare=prepare,
             autocast=self.plan.autocast,
             seen=self.predictions.add,
+            placement=self.placement,
         )
 
     def _judge_views(self, stop: Stop) -> dict[str, float] | None:
@@ -236,8 +252,16 @@ class FitRun:
             return None
         # A copy, as the last weights are those to save if it is stopped now.
         best = copy.deepcopy(self.state.judged)
-        best.load_canonical(read_state(self._weights_file("best"))[0])
-        asked = functools.partial(self._stop_if_asked, stop)
+        found = None
+        if self.placement.leads:
+            found = Checkpoint(0, {"best": read_state(self._weights_file("best"))[0]}, {})
+        found = self.placement.spread(found)
+        assert found is not None
+        self.state.load(best, found.tensors["best"])
+
+        def asked() -> None:
+            self._stop_if_asked(stop)
+
         return judge_by_ten_views(best, self.plan, self.ledger, asked, self.report)
 
     def _live(self) -> dict[str, float]:
@@ -259,27 +283,38 @@ class FitRun:
         # One pass over the weights, beside the copy that a save makes anyway.
         if not self.state.finite():
             return  # what was saved before is the last good state
-        self.saver.save(self.state.checkpoint(self._step, self.progress))
+        self.ledger.share(self.placement.texts)
+        checkpoint = self.state.checkpoint(self._step, self.progress)
+        if not self.placement.leads:
+            return
+        self.saver.save(checkpoint)
         # With the checkpoint, not with the epoch: on a few photos drawing, 0.13 s, would be a
         # good part of one.
         self.journal.draw(self.progress.metrics)
 
-    def _restore(self) -> None:
-        found = self.checkpoints.latest()
-        if found is None:
-            self.report(Note("no checkpoint was written yet: beginning again"))
+    def _restore(self, *, always: bool = False) -> None:
+        """All processes go on from what the first one finds, if the run is continued."""
+        checkpoint = None
+        if self.placement.leads and (always or self.run.resumed):
+            found = self.checkpoints.latest()
+            for damage in found.skipped if found else ():
+                self.report(Warned(f"{damage}; the checkpoint before it is used"))
+            checkpoint = found.checkpoint if found else None
+        checkpoint = self.placement.spread(checkpoint)
+        if checkpoint is None:
+            if self.run.resumed:
+                self.report(Note("no checkpoint was written yet: beginning again"))
             return
-        for damage in found.skipped:
-            self.report(Warned(f"{damage}; the checkpoint before it is used"))
-        self.saver.last_good = found.checkpoint.step
-        self.progress = self.state.restore(found.checkpoint)
+        self.saver.last_good = checkpoint.step
+        self.progress = self.state.restore(checkpoint)
         self.report(
             Note(f"continuing after epoch {self.progress.epoch}, batch {self.progress.batch}")
         )
 
     def _write_weights(self, name: str) -> None:
-        state = self.state.judged.canonical_state_dict()
-        write_weights(self._weights_file(name), state, self.plan.backbone.metadata())
+        state = self.state.canonical(self.state.judged)
+        if self.placement.leads:
+            write_weights(self._weights_file(name), state, self.plan.backbone.metadata())
 
     def _weights_file(self, name: str) -> Path:
         return self.run.path / "weights" / f"{name}.safetensors"
@@ -291,9 +326,10 @@ class FitRun:
             Diverged: there is none, or it led here already.
         """
         self.saver.wait()
-        if self.saver.last_good is None:
+        (good, *_) = self.placement.texts(json.dumps(self.saver.last_good))
+        if json.loads(good) is None:
             raise Diverged(f"training diverged: {problem.message}", hint=problem.hint)
-        kept = f"step {self.saver.last_good} in {self.checkpoints.path}"
+        kept = f"step {good} in {self.checkpoints.path}"
         if self.rolled_back:
             raise Diverged(
                 f"training diverged: {problem.message}; the last good checkpoint is of {kept}",
@@ -301,7 +337,7 @@ class FitRun:
             ) from problem
         self.rolled_back = True
         self.report(Warned(f"{problem.message}; back to {kept}, once"))
-        self._restore()
+        self._restore(always=True)
 
     def _result(self) -> dict[str, Any]:
         best = self.progress.best
@@ -334,15 +370,27 @@ class FitRun:
 def fit_in_run_dir(
     command: str, options: FitOptions, plan: Plan, report: Remembering
 ) -> dict[str, Any]:
-    """Carries a plan out in the run folder of ``options``."""
+    """Carries a plan out in the run folder of ``options``; all its processes together."""
     tell_pack(plan.source, plan.backbone.preprocess, report)
-    if plan.feed is Pixels:
+    placement = plan.placement
+    if not placement.leads:
+        told = json.loads(placement.texts("")[0])
+        if told["fingerprint"] != data_record(plan.source)["fingerprint"]:
+            raise FileMismatch(
+                f"rank {placement.rank} has other images than rank 0",
+                hint="give every machine the same data",
+            )
+        return FitRun(plan, Elsewhere(Path(told["path"]), told["resumed"]), silent)()
+    if plan.feed is Pixels and placement.world == 1:
         resident = resident_pixels(plan.source, plan.backbone.net.slots[0], report)
         plan = dataclasses.replace(plan, resident=resident)
     with RunDir.open(command, options, report) as folder:
         # The root of a list is its folder; what was named is what opens it again.
         named = {"path": os.path.abspath(options.data or "")}
         folder.note("data", data_record(plan.source) | named)
+        data = data_record(plan.source)["fingerprint"]
+        told = {"path": str(folder.path), "resumed": folder.resumed, "fingerprint": data}
+        placement.texts(json.dumps(told))
         result = FitRun(plan, folder, report)()
         folder.finish(result)
         report_at_the_end(folder.path, report, plan.source)

@@ -38,6 +38,10 @@ class Stop:
         self._name = signal.Signals(number).name
         signal.signal(number, signal.SIG_DFL if number != signal.SIGINT else _interrupt)
 
+    def ask(self, by: str) -> None:
+        """It is to stop, for a reason from outside this process."""
+        self._name = self._name or by
+
     def check(self, kept: str) -> None:
         """Raises Interrupted if it is to stop; ``kept`` says what is safe on disk."""
         if self:

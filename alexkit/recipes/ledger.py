@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Iterator, Sequence
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -89,6 +90,20 @@ class Ledger:
                 self.add_used(image, reason)
             else:
                 self.add(image, reason, action)
+
+    def share(self, texts: Callable[[str], list[str]]) -> None:
+        """Takes in what every process has noted; ``texts`` gives all for one's own.
+
+        Raises:
+            UnreadableImage: in strict mode.
+        """
+        own = json.dumps([[*key, reason] for key, reason in self._rows.items()])
+        for text in texts(own):
+            for image, action, reason in json.loads(text):
+                if action == USED:
+                    self.add_used(image, reason)
+                elif (image, action) not in self._rows:
+                    self.add(image, reason, action)
 
     def watch(self, batches: Iterable[Read]) -> Iterator[Read]:
         """The same batches, the repaired and converted images of each noted on the way."""

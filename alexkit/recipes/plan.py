@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from alexkit.models.torchvision_nets import TorchvisionBackbone, TorchvisionNet
 from alexkit.models.zoo import Backbone
 from alexkit.recipes.feed import MakeFeed, Pixels
 from alexkit.recipes.inputs import Holdout
+from alexkit.training.placement import Placement
 from alexkit.training.schedule import Schedule
 
 
@@ -50,6 +51,7 @@ class Plan:
         ten_view: judge by the paper's ten views too, once, at the end.
         autocast: number type of the network's products; None is float32. Response
             normalisation, softmax and loss are float32 in any case.
+        placement: which part of each step is done here.
         resident: the pixels of the source in the memory of the device, where they fit.
     """
 
@@ -77,6 +79,7 @@ class Plan:
     feed: MakeFeed = Pixels
     ten_view: bool = False
     autocast: torch.dtype | None = None
+    placement: Placement = field(default_factory=Placement)
     resident: ResidentPixels | None = None
 
     @property
@@ -105,5 +108,8 @@ class Plan:
     @property
     def state_bytes(self) -> int:
         """Bytes of the weights alone."""
-        state = self.backbone.net.canonical_state_dict().values()
-        return sum(t.numel() * t.element_size() for t in state)
+        state = self.backbone.net.state_dict()
+        return sum(
+            t.numel() * t.element_size() * self.placement.times(name)
+            for name, t in state.items()
+        )

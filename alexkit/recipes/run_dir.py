@@ -14,6 +14,7 @@ import platform
 import shutil
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -30,7 +31,7 @@ RECORD = "run.json"
 UNFINISHED = ("running", "interrupted", "failed")
 
 # Options that say where or how fast, not what: a continued run may change them.
-FREE_TO_CHANGE = frozenset({"out", "overwrite", "workers", "max_time"})
+FREE_TO_CHANGE = frozenset({"out", "overwrite", "workers", "max_time", "parallel"})
 
 
 def now() -> str:
@@ -104,6 +105,14 @@ class Remembering:
         if isinstance(event, Chosen):
             self.derived[event.name] = {"value": event.value, "rule": event.rule}
         self._report(event)
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """The run folder as processes know it that do not write it."""
+
+    path: Path
+    resumed: bool
 
 
 class RunDir:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from alexkit.models.layered import LayeredNet
 from alexkit.recipes.plan import Plan
@@ -41,32 +42,47 @@ class RunState:
         return 3 if self.average else 2
 
     def finite(self) -> bool:
-        """Whether every weight is a number; one pass over them."""
-        return math.isfinite(nn.utils.get_total_norm(list(self.net.parameters())))
+        """Whether every weight, of all processes, is a number; one pass over them."""
+        length = nn.utils.get_total_norm(list(self.net.parameters()))
+        return not self.plan.placement.agreed(not math.isfinite(length))[0]
+
+    def canonical(self, net: LayeredNet | Tail) -> dict[str, Tensor]:
+        """The whole tensors of ``net`` by canonical name; all processes ask together."""
+        whole = net.whole if isinstance(net, Tail) else net
+        return whole.to_canonical(self.plan.placement.whole(whole.state_dict()))
+
+    def load(self, net: LayeredNet | Tail, state: Mapping[str, Tensor]) -> None:
+        """Copies canonical tensors in, or what belongs here of them."""
+        whole = net.whole if isinstance(net, Tail) else net
+        whole.load_state_dict(self.plan.placement.parts(whole.from_canonical(state)))
 
     def checkpoint(self, step: int, progress: Progress) -> Checkpoint:
         """The state before ``step``; its tensors are the live ones."""
+        placement = self.plan.placement
         buffers, rates = optimizer_state(self.plan.optimizer, self.net)
-        tensors = {"weights": self.net.canonical_state_dict(), "optimizer": buffers}
+        tensors = {"weights": self.canonical(self.net), "optimizer": placement.whole(buffers)}
         scalars: dict[str, Any] = {
             "progress": asdict(progress),
             "schedule": self.plan.schedule.state_dict(),
             "rates": rates,
         }
         if self.average:
-            tensors["average"] = self.average.net.canonical_state_dict()
+            tensors["average"] = self.canonical(self.average.net)
             scalars["averaged"] = self.average.count
         return Checkpoint(step, tensors, scalars)
 
     def restore(self, checkpoint: Checkpoint) -> Progress:
         """Takes back what :meth:`checkpoint` gave, and returns where the run stands."""
         tensors, scalars = checkpoint.tensors, checkpoint.scalars
-        self.net.load_canonical(tensors["weights"])
+        self.load(self.net, tensors["weights"])
         if self.average:
-            self.average.net.load_canonical(tensors["average"])
+            self.load(self.average.net, tensors["average"])
             self.average.restore(scalars["averaged"])
         load_optimizer_state(
-            self.plan.optimizer, self.net, tensors["optimizer"], scalars["rates"]
+            self.plan.optimizer,
+            self.net,
+            self.plan.placement.parts(tensors["optimizer"]),
+            scalars["rates"],
         )
         self.plan.schedule.load_state_dict(scalars["schedule"])
         return Progress(**scalars["progress"])

@@ -64,6 +64,8 @@ def judge_by_ten_views(
         return made(batch)
 
     over = OverViews(net, preprocess)
-    scores = validate(over, batches, prepare=prepare, autocast=plan.autocast)
+    scores = validate(
+        over, batches, prepare=prepare, autocast=plan.autocast, placement=plan.placement
+    )
     report(StageFinished(stage, len(rows), time.monotonic() - began))
     return scores

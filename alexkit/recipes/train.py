@@ -8,15 +8,16 @@ from typing import Any
 
 import torch
 
-from alexkit.choices import Ablate, Head, RecipeName
+from alexkit.choices import Ablate, Head, Parallel, RecipeName
 from alexkit.errors import UsageError
-from alexkit.events import Chosen, Reporter, Warned
+from alexkit.events import Chosen, Reporter, Warned, silent
 from alexkit.models.layered import LayeredNet
 from alexkit.models.specs import find_spec
-from alexkit.models.zoo import load_backbone
+from alexkit.models.zoo import Backbone, load_backbone
 from alexkit.recipes.devices import (
     autocast_of,
     decode_threads,
+    devices_of_rank,
     place,
     resolve_devices,
     use_deterministic,
@@ -25,6 +26,7 @@ from alexkit.recipes.fitting import fit_in_run_dir
 from alexkit.recipes.inputs import holdout, open_data, settled
 from alexkit.recipes.options import TrainOptions
 from alexkit.recipes.orientation import settle_exif
+from alexkit.recipes.placing import Asked, connected, placement_of, shared_by
 from alexkit.recipes.plan import Plan
 from alexkit.recipes.receipts import (
     IMAGENET_CLASSES,
@@ -38,7 +40,9 @@ from alexkit.recipes.receipts import (
 )
 from alexkit.recipes.run_dir import Remembering
 from alexkit.training.lars import rescale
+from alexkit.training.launch import Ranks
 from alexkit.training.optim import make_optimizer
+from alexkit.training.parallel import leave
 
 DEFAULT_MODEL = "alexnet"
 HOLD_OUT = 0.1
@@ -55,31 +59,40 @@ def run(options: TrainOptions, report: Reporter) -> dict[str, Any]:
     """
     if options.data is None:
         raise UsageError("no data was named", hint="type: alexkit train imagenet/")
-    remembering = Remembering(report)
-    result = fit_in_run_dir("train", options, make_plan(options, remembering), remembering)
+    with Ranks.launched() as ranks:
+        remembering = Remembering(silent if ranks.rank else report)
+        plan = make_plan(options, remembering, ranks)
+        result = fit_in_run_dir("train", options, plan, remembering)
+        leave()
     recipe = chosen_recipe(options)[2]
     figure, whole = recipe.ten_view, result["epochs"] >= recipe.epochs
     if figure is not None and whole and result["classes"] == IMAGENET_CLASSES:
         told = outside(result["ten_view"]["top1"], figure.band, "of ten views")
         if told is not None:
-            report(Warned(told))
+            remembering(Warned(told))
     return result
 
 
-def make_plan(options: TrainOptions, report: Reporter) -> Plan:
-    """What ``options`` ask for, and what they leave open settled and said."""
+def make_plan(options: TrainOptions, report: Reporter, ranks: Ranks | None = None) -> Plan:
+    """What ``options`` ask for, and what they leave open settled and said; for each of
+    ``ranks`` its part of it."""
     assert options.data is not None
+    ranks = ranks or Ranks()
     name, model, recipe = chosen_recipe(options)
-    slots = len(find_spec(model).empty().slots)
-    devices = resolve_devices(options.device, report, most=slots)
+    devices = _devices(options, model, ranks, report)
     source = open_data(options.data, report)
     rows = holdout(source, fraction=HOLD_OUT, seed=options.seed, report=report)
-    backbone = load_backbone(
-        model, "random", seed=options.seed, num_classes=len(source.classes)
-    )
-    place(backbone.net, model, devices)
-    # Before the optimiser: its buffers take the layout of their weights.
-    backbone.net.to(memory_format=torch.channels_last)
+
+    def make() -> Backbone:
+        made = load_backbone(
+            model, "random", seed=options.seed, num_classes=len(source.classes)
+        )
+        place(made.net, model, devices)
+        # Before the optimiser: its buffers take the layout of their weights.
+        made.net.to(memory_format=torch.channels_last)
+        return made
+
+    backbone = make()
     backbone.classes = source.classes
     backbone.preprocess = settle_exif(backbone.preprocess, options.exif, source, report)
     use_deterministic(options.deterministic)
@@ -92,6 +105,17 @@ def make_plan(options: TrainOptions, report: Reporter) -> Plan:
     if len(source.classes) == IMAGENET_CLASSES and told:
         report(Chosen("expected top-1", told, "a warning outside"))
     lr = _rate(options, recipe, len(source.classes), batch_size, report)
+    asked = Asked(
+        options.parallel,
+        options.exchange,
+        ranks,
+        batch_size,
+        exact=options.deterministic,
+        by_layer=recipe.lars,
+    )
+    connected(ranks, devices[0])
+    word = shared_by(asked, lambda: make().net, report)
+    placement = placement_of(word, backbone.net, asked, report)
     return Plan(
         backbone=backbone,
         source=source,
@@ -102,7 +126,7 @@ def make_plan(options: TrainOptions, report: Reporter) -> Plan:
         schedule=recipe.schedule(lr, epochs),
         epochs=epochs,
         batch_size=batch_size,
-        threads=decode_threads(options.workers),
+        threads=decode_threads(options.workers, ranks.local_world),
         seed=options.seed,
         color=recipe.color,
         max_seconds=None if options.max_time is None else 60 * options.max_time,
@@ -114,7 +138,31 @@ def make_plan(options: TrainOptions, report: Reporter) -> Plan:
         watch=watcher(recipe, len(source.classes), epochs),
         ten_view=recipe.views,
         autocast=autocast_of(options.precision, devices[0], report),
+        placement=placement,
     )
+
+
+def _devices(
+    options: TrainOptions, model: str, ranks: Ranks, report: Reporter
+) -> tuple[torch.device, ...]:
+    """Of a process that shares the work one; else one for each tower, or one."""
+    if not ranks.alone:
+        named = devices_of_rank(options.device, ranks.local_rank, ranks.local_world, report)
+        return named[:1]
+    slots = len(find_spec(model).empty().slots)
+    if options.parallel is Parallel.TOWERS and slots < 2:
+        raise UsageError(
+            f"--parallel towers is not for {model}: it has one tower",
+            hint="use --model alexnet, or --parallel data",
+        )
+    most = 1 if options.parallel is Parallel.SINGLE else slots
+    devices = resolve_devices(options.device, report, most=most)
+    if options.parallel is Parallel.SINGLE and len(devices) > 1:
+        raise UsageError(
+            "--parallel single is of one device, and several were named",
+            hint=f"use --device {devices[0]}, or another --parallel",
+        )
+    return devices
 
 
 def _tell_choice(

@@ -68,6 +68,7 @@ class Ranks:
         self._store = store
         self._beats: dict[int, tuple[int, float]] = {}
         self._checked = 0.0
+        self._note = ""
         self._over = threading.Event()
         self._beating = threading.Thread(target=self._beat, name="alexkit-rank", daemon=True)
 
@@ -107,6 +108,12 @@ class Ranks:
         return cls(rank, world, local_rank, local_world, PrefixStore(f"ranks/{attempt}", store))
 
     @property
+    def store(self) -> Store:
+        """The keys and values that all share."""
+        assert self._store is not None
+        return self._store
+
+    @property
     def alone(self) -> bool:
         return self.world == 1
 
@@ -127,7 +134,7 @@ class Ranks:
         try:
             self.tell(_end(self.rank), _farewell(error, stopped))
             if stopped and (dead := self._dead()) is not None:
-                raise _gone(dead) from error
+                raise self._gone(dead) from error
             if error is None and self.rank == 0:
                 # The store may be in this process: the others need it until they end.
                 self._wait_for_the_end()
@@ -145,7 +152,7 @@ class Ranks:
             WorkerFailed: the launcher is gone.
         """
         with _reaching(self.rank):
-            self._there.set(name, value)
+            self.store.set(name, value)
 
     def hear(self, name: str, meanwhile: Callable[[], None]) -> str:
         """What was told under ``name``, once it is; ``meanwhile`` is called all the while.
@@ -156,8 +163,8 @@ class Ranks:
         """
         while True:
             with _reaching(self.rank):
-                if self._there.check([name]):
-                    return bytes(self._there.get(name)).decode()
+                if self.store.check([name]):
+                    return bytes(self.store.get(name)).decode()
             meanwhile()
             self.check()
             time.sleep(PAUSE_SECONDS)
@@ -167,11 +174,35 @@ class Ranks:
         if self.alone:
             return count
         with _reaching(self.rank):
-            return int(self._there.add(name, count))
+            return int(self.store.add(name, count))
 
-    def check(self) -> None:
+    def note(self, count: int, last: str) -> None:
+        """Says how far this process is, and the file it read last; told with its next beat."""
+        self._note = json.dumps([count, last])
+
+    def late(self, count: int) -> str:
+        """Which others are not as far as ``count``, each with its last file."""
+        told = []
+        for rank in range(self.world):
+            done, _ = self._noted(rank)
+            if rank != self.rank and done < count:
+                told.append(f"rank {rank} has not come{self._last_file(rank)}")
+        return "; ".join(told) or "all have come"
+
+    def blame(self, error: RuntimeError) -> None:
+        """Finds who is behind an error of the connection: raises as :meth:`check` does, or
+        returns after some seconds in which all others showed that they live."""
+        if self.alone:
+            return
+        for rank in range(self.world):
+            if rank != self.rank and (end := self._ended(rank)) is not None:
+                _raise_as(rank, end)
+        if (dead := self._dead()) is not None:
+            raise self._gone(dead) from error
+
+    def check(self, *, everyone: bool = False) -> None:
         """Looks, once a second at the most, how the others are: rank 0 at all of them, the
-        others at rank 0.
+        others at rank 0, or at ``everyone``.
 
         Raises:
             WorkerFailed: one is dead, or failed.
@@ -181,7 +212,8 @@ class Ranks:
         if self.alone or at - self._checked < BEAT_SECONDS:
             return
         self._checked = at
-        for rank in range(1, self.world) if self.rank == 0 else (0,):
+        others = [rank for rank in range(self.world) if rank != self.rank]
+        for rank in others if everyone or self.rank == 0 else (0,):
             if (end := self._ended(rank)) is not None:
                 _raise_as(rank, end)
                 continue
@@ -190,27 +222,43 @@ class Ranks:
             if beat != seen:
                 self._beats[rank] = beat, at
             elif at - since > (SILENT_SECONDS if beat else START_SECONDS):
-                raise _gone(rank)
-
-    @property
-    def _there(self) -> Store:
-        assert self._store is not None
-        return self._store
+                raise self._gone(rank)
 
     def _beat(self) -> None:
         """Of a thread of its own. It ends with the store: the main thread will notice."""
+        noted = ""
         while True:
             try:
+                if self._note != noted:
+                    noted = self._note
+                    self.tell(_at(self.rank), noted)
                 self.add(_beat(self.rank), 1)
             except WorkerFailed:
                 return
             if self._over.wait(BEAT_SECONDS):
                 return
 
+    def _noted(self, rank: int) -> tuple[int, str]:
+        with _reaching(self.rank):
+            if not self.store.check([_at(rank)]):
+                return 0, ""
+            count, last = json.loads(bytes(self.store.get(_at(rank))))
+        return int(count), str(last)
+
+    def _last_file(self, rank: int) -> str:
+        _, last = self._noted(rank)
+        return f"; the last file it read is {last}" if last else ""
+
+    def _gone(self, rank: int) -> WorkerFailed:
+        return WorkerFailed(
+            f"rank {rank} is dead: it no longer answers{self._last_file(rank)}",
+            hint="the same command, with any number of ranks, continues from what is written",
+        )
+
     def _ended(self, rank: int) -> str | None:
         with _reaching(self.rank):
-            if self._there.check([_end(rank)]):
-                return bytes(self._there.get(_end(rank))).decode()
+            if self.store.check([_end(rank)]):
+                return bytes(self.store.get(_end(rank))).decode()
         return None
 
     def _dead(self) -> int | None:
@@ -251,6 +299,10 @@ def _beat(rank: int) -> str:
     return f"beat/{rank}"
 
 
+def _at(rank: int) -> str:
+    return f"at/{rank}"
+
+
 def _end(rank: int) -> str:
     return f"end/{rank}"
 
@@ -270,10 +322,3 @@ def _raise_as(rank: int, end: str) -> None:
     if end != DONE:
         message, hint = json.loads(end)
         raise WorkerFailed(f"rank {rank} failed: {message}", hint=hint)
-
-
-def _gone(rank: int) -> WorkerFailed:
-    return WorkerFailed(
-        f"rank {rank} is dead: it no longer answers",
-        hint="the same command, with any number of ranks, continues from what is written",
-    )

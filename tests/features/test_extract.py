@@ -60,6 +60,8 @@ def batch_of(*rows: int, bad: Sequence[int] = ()) -> Batch:
         labels=torch.zeros(len(rows), dtype=torch.int64),
         bad=tuple(BadRow(row, f"{row}.jpg", f"{row} is broken") for row in bad),
         remarks=(),
+        places=np.arange(len(rows)),
+        size=len(rows) + len(bad),
     )
 
 

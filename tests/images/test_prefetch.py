@@ -23,7 +23,7 @@ def numbered(count: int, closed: list[int]) -> Generator[Batch]:
         for number in range(count):
             pixels = torch.full((2, 64, 64, 3), number, dtype=torch.uint8, pin_memory=pin)
             rows = np.array([2 * number, 2 * number + 1])
-            yield Batch(rows, pixels, torch.tensor([0, 1]), (), ())
+            yield Batch(rows, pixels, torch.tensor([0, 1]), (), (), np.arange(2), 2)
         if count == 7:
             raise ZeroDivisionError("a bug")
     finally:

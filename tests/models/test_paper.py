@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from alexkit.models.division import Division
 from alexkit.models.layered import LayeredNet, initialise, joined
 from alexkit.models.paper import Tower, TwoTowerAlexNet, dropped
 
@@ -155,15 +156,13 @@ def test_each_tower_stays_on_its_slot_and_fc8_on_the_first() -> None:
 def test_dropout_as_the_paper_scales_it() -> None:
     halves = (torch.ones(64, 50), torch.ones(64, 30))
     torch.manual_seed(0)
-    first, second = dropped(halves, training=True)
+    first, second = dropped(halves, Division(), training=True)
     torch.manual_seed(0)
     mask = torch.empty(64, 80).bernoulli_(0.5)
     assert torch.equal(torch.cat([first, second], dim=1), mask), "kept units are not scaled"
     assert 0.45 < mask.mean() < 0.55
-    assert [half.unique().tolist() for half in dropped(halves, training=False)] == [
-        [0.5],
-        [0.5],
-    ]
+    judged = dropped(halves, Division(), training=False)
+    assert [half.unique().tolist() for half in judged] == [[0.5], [0.5]]
 
 
 def test_parameter_count_and_canonical_shapes(net) -> None:

@@ -24,7 +24,8 @@ from tests.conftest import MakeFolder
 def slow(count: int, seconds: float) -> Iterator[Batch]:
     for _ in range(count):
         time.sleep(seconds)
-        yield Batch(np.arange(1), torch.zeros((1, 2, 2, 3)), torch.zeros(1), (), ())
+        one = np.arange(1)
+        yield Batch(one, torch.zeros((1, 2, 2, 3)), torch.zeros(1), (), (), one, 1)
 
 
 @pytest.fixture(autouse=True)

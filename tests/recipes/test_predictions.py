@@ -57,7 +57,7 @@ def test_probabilities_are_those_of_the_logits(tmp_path: Path) -> None:
     source = open_folder(photos_in(tmp_path / "photos", {"a": 2, "b": 2}))
     found = Predictions(source, source.classes)
     y = torch.tensor([1, 0])
-    batch = Batch(np.array([2, 0]), torch.empty(2, 1, 1, 3), y, (), ())
+    batch = Batch(np.array([2, 0]), torch.empty(2, 1, 1, 3), y, (), (), np.arange(2), 2)
     found.add(batch, torch.tensor([[0.0, np.log(3.0)], [-1.0, -1.0 + np.log(4.0)]]))
     found.write(tmp_path / PREDICTIONS)
     assert [list(line.values()) for line in read_predictions(tmp_path / PREDICTIONS)] == [
