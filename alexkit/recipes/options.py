@@ -113,14 +113,8 @@ class TrainOptions(FitOptions):
 
     recipe: RecipeName | None = option(None, "How it is trained (default: by network).")
     ablate: Ablate | None = option(None, "Take one thing away from the 2012 network.")
-    parallel: Parallel = option(
-        Parallel.AUTO,
-        "data: GPUs share each batch; towers: the paper's, a tower on each of two; hybrid: "
-        "shared convolutions, divided classifier; auto measures.",
-    )
-    exchange: Exchange = option(
-        Exchange.FLOAT32, "Number type of what processes send one another."
-    )
+    parallel: Parallel = option(Parallel.AUTO, "Who does which part of a step (see README).")
+    exchange: Exchange = option(Exchange.FLOAT32, "Number type sent between processes.")
     head: Head = option(Head.FC, "gap: pool5's means in place of fc6 and fc7 (alexnet-bn).")
     verify_resume: bool = option(
         False,

@@ -40,7 +40,7 @@ from alexkit.recipes.receipts import (
 )
 from alexkit.recipes.run_dir import Remembering
 from alexkit.training.lars import rescale
-from alexkit.training.launch import Ranks
+from alexkit.training.launch import Ranks, launched
 from alexkit.training.optim import make_optimizer
 from alexkit.training.parallel import leave
 
@@ -71,6 +71,19 @@ def run(options: TrainOptions, report: Reporter) -> dict[str, Any]:
         if told is not None:
             remembering(Warned(told))
     return result
+
+
+def processes(options: TrainOptions) -> int:
+    """How many processes to start for ``options``: one a GPU where they are to share each
+    batch, and 1 where a launcher has started this one or there is nothing to share.
+
+    Raises:
+        UsageError, DeviceMissing: see :func:`~alexkit.recipes.devices.resolve_devices`.
+    """
+    alone = options.parallel in (Parallel.SINGLE, Parallel.TOWERS)
+    if alone or launched() or not torch.cuda.is_available():
+        return 1
+    return len(resolve_devices(options.device, silent, most=torch.cuda.device_count()))
 
 
 def make_plan(options: TrainOptions, report: Reporter, ranks: Ranks | None = None) -> Plan:

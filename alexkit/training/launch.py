@@ -8,11 +8,14 @@ that was killed, which says nothing any more, from one that stopped or failed.
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
 import json
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+import uuid
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from types import TracebackType
@@ -32,13 +35,19 @@ STOPPING_SECONDS = 6.0
 """The same once all were told to stop: ``torchrun`` does that when one of them died, and kills
 after 30 seconds."""
 PAUSE_SECONDS = 0.1
+PASSED_ON = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"
 DONE = "done"
 STOPPED = "stopped"
 
 
+def launched() -> bool:
+    """Whether a launcher started this process."""
+    return all(name in os.environ for name in VARIABLES)
+
+
 def launched_rank() -> int:
     """The rank that the launcher gave this process; 0 where there is no launcher."""
-    rank = os.environ["RANK"] if all(name in os.environ for name in VARIABLES) else "0"
+    rank = os.environ["RANK"] if launched() else "0"
     return int(rank) if rank.isdecimal() else 0
 
 
@@ -80,7 +89,7 @@ class Ranks:
             UsageError: the variables are no numbers.
             WorkerFailed: they did not all begin within five minutes.
         """
-        if any(name not in os.environ for name in VARIABLES):
+        if not launched():
             return cls()
         try:
             rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
@@ -322,3 +331,42 @@ def _raise_as(rank: int, end: str) -> None:
     if end != DONE:
         message, hint = json.loads(end)
         raise WorkerFailed(f"rank {rank} failed: {message}", hint=hint)
+
+
+def start(processes: int, command: Sequence[str]) -> int:
+    """Runs ``command`` once in each of so many processes of this machine, by torch's elastic
+    launcher, as ``torchrun`` would, and waits for them.
+
+    SIGTERM, SIGINT, SIGHUP and SIGUSR1 are passed on, and half a minute is given to save.
+
+    Returns:
+        The exit status: 0, that of the first process which has one of its own, 130 after a
+        signal, 7 where all that failed were killed.
+    """
+    # A third of a second's worth of modules that no other process needs.
+    api = importlib.import_module("torch.distributed.launcher.api")
+    errors = importlib.import_module("torch.distributed.elastic.multiprocessing.errors")
+    signals = importlib.import_module("torch.distributed.elastic.multiprocessing.api")
+    cores = len(os.sched_getaffinity(0))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // processes)))
+    known = {field.name for field in dataclasses.fields(api.LaunchConfig)}
+    passed = {"signals_to_handle": PASSED_ON} if "signals_to_handle" in known else {}
+    config = api.LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=processes,
+        run_id=uuid.uuid4().hex,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=0,
+        monitor_interval=0.2,
+        **passed,
+    )
+    try:
+        api.elastic_launch(config, command[0])(*command[1:])
+    except errors.ChildFailedError as problem:
+        ends = [failure.exitcode for _, failure in sorted(problem.failures.items())]
+        return next((end for end in ends if end > 0), WorkerFailed.exit_status)
+    except signals.SignalException:
+        return Interrupted.exit_status
+    return 0

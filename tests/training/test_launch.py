@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
 
@@ -10,7 +11,7 @@ from torch.distributed import HashStore
 
 from alexkit.errors import Interrupted, UsageError, WorkerFailed
 from alexkit.training import launch
-from alexkit.training.launch import VARIABLES, Ranks, launched_rank
+from alexkit.training.launch import VARIABLES, Ranks, launched_rank, start
 
 
 @pytest.fixture(autouse=True)
@@ -123,3 +124,16 @@ def test_a_stop_because_another_died_names_it(three: list[Ranks]) -> None:
     second._beating.join()
     with pytest.raises(WorkerFailed, match="rank 1 is dead"), first:
         raise Interrupted("stopped by SIGTERM", hint="again")
+
+
+@pytest.mark.parametrize(
+    ("program", "status"),
+    [
+        ("print('fine')", 0),
+        ("import os, sys; sys.exit(3 if os.environ['RANK'] == '1' else 0)", 3),
+        ("import os; os.environ['RANK'] == '1' and os.kill(os.getpid(), 9)", 7),
+    ],
+    ids=["done", "failed", "killed"],
+)
+def test_a_launcher_of_our_own_ends_as_its_processes_do(program: str, status: int) -> None:
+    assert start(2, [sys.executable, "-c", program]) == status
