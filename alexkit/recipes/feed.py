@@ -14,6 +14,7 @@ from alexkit.images.batches import Batch, ToSquare, read_batches
 from alexkit.images.draws import Rows
 from alexkit.images.prefetch import on_device
 from alexkit.images.preprocess import Preprocess
+from alexkit.models.layered import LayeredNet
 from alexkit.recipes.ledger import Ledger
 from alexkit.training.loop import Prepare
 
@@ -112,7 +113,9 @@ class Pixels:
         """Notes what could not be read, and begins the batch with whoever shares it."""
         plan, rows = self.plan, batch.rows
         last = plan.source.record(int(rows[-1])).path if len(rows) else ""
-        plan.placement.meet(plan.backbone.net, batch.places.tolist(), batch.size, last)
+        net = plan.backbone.net
+        if isinstance(net, LayeredNet):  # torchvision's draw their own noise, in one process
+            plan.placement.meet(net, batch.places.tolist(), batch.size, last)
         for bad in batch.bad:
             self.ledger.add(bad.path, bad.reason, LEFT_OUT)
 

@@ -46,15 +46,20 @@ class RunState:
         length = nn.utils.get_total_norm(list(self.net.parameters()))
         return not self.plan.placement.agreed(not math.isfinite(length))[0]
 
-    def canonical(self, net: LayeredNet | Tail) -> dict[str, Tensor]:
-        """The whole tensors of ``net`` by canonical name; all processes ask together."""
-        whole = net.whole if isinstance(net, Tail) else net
-        return whole.to_canonical(self.plan.placement.whole(whole.state_dict()))
+    def canonical(self, net: Any) -> dict[str, Tensor]:
+        """The whole tensors of ``net``, one that learns, by canonical name; all processes ask
+        together."""
+        if isinstance(net, LayeredNet):
+            return net.to_canonical(self.plan.placement.whole(net.state_dict()))
+        state: dict[str, Tensor] = net.canonical_state_dict()
+        return state
 
-    def load(self, net: LayeredNet | Tail, state: Mapping[str, Tensor]) -> None:
-        """Copies canonical tensors in, or what belongs here of them."""
-        whole = net.whole if isinstance(net, Tail) else net
-        whole.load_state_dict(self.plan.placement.parts(whole.from_canonical(state)))
+    def load(self, net: Any, state: Mapping[str, Tensor]) -> None:
+        """Copies canonical tensors into ``net``, or what belongs here of them."""
+        if isinstance(net, LayeredNet):
+            net.load_state_dict(self.plan.placement.parts(net.from_canonical(state)))
+        else:
+            net.load_canonical(state)
 
     def checkpoint(self, step: int, progress: Progress) -> Checkpoint:
         """The state before ``step``; its tensors are the live ones."""
