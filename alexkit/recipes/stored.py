@@ -212,7 +212,7 @@ class StoredFeed:
             some, which = some[there], which[there]
             values = self.stored.values[some, which]
             told = torch.from_numpy(labels[some].astype(np.int64))
-            yield Batch(some, values, told, (), ())
+            yield Batch(some, values, told, (), (), np.flatnonzero(there), len(there))
 
     def _ready(self, batch: Batch) -> tuple[Tensor, Tensor]:
         return batch.pixels.to(self.device), batch.labels

@@ -11,6 +11,9 @@ a mean over all rows, batch norm takes its statistics from all, dropout is drawn
 from __future__ import annotations
 
 import json
+import os
+import sys
+import threading
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -28,6 +31,7 @@ from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import (
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.nn.parallel import DistributedDataParallel
 
+from alexkit.errors import AlexkitError, WorkerFailed
 from alexkit.events import Reporter, Warned, silent
 from alexkit.models.layered import LayeredNet
 from alexkit.training.checkpoint import Checkpoint
@@ -40,6 +44,8 @@ SLOW_SECONDS = 30.0
 """Between steps a process may read or write for long; from then on it is named."""
 LOST_SECONDS = 1800.0
 """And from then on it is given up, though it says that it lives."""
+GRACE_SECONDS = 12.0
+"""After one is known to be dead, until what waits for it inside torch is ended."""
 _LONGEST_PAUSE = 0.005
 
 
@@ -91,6 +97,7 @@ class Together(Placement):
         self.counts: list[int] = []
         self.all_places = torch.zeros(0, dtype=torch.int64)
         self.met = 0
+        threading.Thread(target=self._guard, name="alexkit-guard", daemon=True).start()
         # Its own group: what is said between steps may wait, what is within a step may not.
         self.calm = _group(timeout=LOST_SECONDS)
 
@@ -213,6 +220,21 @@ class Together(Placement):
         every = mine.new_empty(self.world * len(mine))
         self._wait(dist.all_gather_into_tensor(every, mine, group=self.calm, async_op=True))
         return every.view(self.world, -1)
+
+    def _guard(self) -> None:
+        """Of a thread of its own: names a process that hangs in the middle of a step, where
+        the main thread waits for it inside torch, and ends this one if it cannot get out."""
+        while dist.is_initialized():
+            time.sleep(1.0)
+            try:
+                self.ranks.check(everyone=True)
+            except WorkerFailed as problem:
+                time.sleep(GRACE_SECONDS)
+                sys.stderr.write(f"error: {problem.message}\nhint: {problem.hint}\n")
+                sys.stderr.flush()
+                os._exit(problem.exit_status)
+            except AlexkitError:
+                return
 
     def _wait(self, work: Any) -> None:
         """For all others; looks at how they are in the meantime.
