@@ -77,7 +77,7 @@ class Ranks:
         self._store = store
         self._beats: dict[int, tuple[int, float]] = {}
         self._checked = 0.0
-        self._note = ""
+        self._note = self._last = ""
         self._over = threading.Event()
         self._beating = threading.Thread(target=self._beat, name="alexkit-rank", daemon=True)
 
@@ -187,7 +187,8 @@ class Ranks:
 
     def note(self, count: int, last: str) -> None:
         """Says how far this process is, and the file it read last; told with its next beat."""
-        self._note = json.dumps([count, last])
+        self._last = last or self._last  # none of its own in a batch smaller than the ranks
+        self._note = json.dumps([count, self._last])
 
     def late(self, count: int) -> str:
         """Which others are not as far as ``count``, each with its last file."""
