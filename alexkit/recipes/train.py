@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -43,6 +44,7 @@ from alexkit.training.lars import rescale
 from alexkit.training.launch import Ranks, launched
 from alexkit.training.optim import make_optimizer
 from alexkit.training.parallel import leave
+from alexkit.training.placement import Placement
 
 DEFAULT_MODEL = "alexnet"
 HOLD_OUT = 0.1
@@ -118,17 +120,7 @@ def make_plan(options: TrainOptions, report: Reporter, ranks: Ranks | None = Non
     if len(source.classes) == IMAGENET_CLASSES and told:
         report(Chosen("expected top-1", told, "a warning outside"))
     lr = _rate(options, recipe, len(source.classes), batch_size, report)
-    asked = Asked(
-        options.parallel,
-        options.exchange,
-        ranks,
-        batch_size,
-        exact=options.deterministic,
-        by_layer=recipe.lars,
-    )
-    connected(ranks, devices[0])
-    word = shared_by(asked, lambda: make().net, report)
-    placement = placement_of(word, backbone.net, asked, report)
+    placement = _placement(options, make, backbone.net, recipe, batch_size, ranks, report)
     return Plan(
         backbone=backbone,
         source=source,
@@ -153,6 +145,28 @@ def make_plan(options: TrainOptions, report: Reporter, ranks: Ranks | None = Non
         autocast=autocast_of(options.precision, devices[0], report),
         placement=placement,
     )
+
+
+def _placement(
+    options: TrainOptions,
+    make: Callable[[], Backbone],
+    net: LayeredNet,
+    recipe: Recipe,
+    batch_size: int,
+    ranks: Ranks,
+    report: Reporter,
+) -> Placement:
+    asked = Asked(
+        options.parallel,
+        options.exchange,
+        ranks,
+        batch_size,
+        exact=options.deterministic,
+        by_layer=recipe.lars,
+    )
+    connected(ranks, net.slots[0])
+    word = shared_by(asked, lambda: make().net, report)
+    return placement_of(word, net, asked, report)
 
 
 def _devices(
