@@ -33,7 +33,8 @@ def test_every_stage_and_tier_is_measured(tmp_path: Path) -> None:
     result = json.loads((tmp_path / "o.json").read_text())
     assert result["settings"]["images"] == 8
     assert list(result["stages_core_ms"])[:4] == ["read", "decode", "resize", "batch"]
-    assert result["pipeline_over_decode_and_resize"] > 0
+    assert result["pipeline_over_own_decode_and_resize"] > 0
+    assert result["pipeline_over_decode_and_resize_alone"] > 0
     assert set(result["tiers"]) == {
         *("DataLoader", "originals", "originals, normalised"),
         *("JPEG pack", "raw pack", "in memory"),

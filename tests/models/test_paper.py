@@ -147,7 +147,7 @@ def test_each_tower_stays_on_its_slot_and_fc8_on_the_first() -> None:
         assert net.slots == (torch.device("cpu"), torch.device("cuda:1"))
         seen = {}
         for name, value in net.walk(x):
-            seen[name] = [part.device for part in ([value] if name == "fc8" else value)]
+            seen[name] = [part.device for part in value]
     assert seen.pop("fc8") == [net.slots[0]]
     assert all(devices == list(net.slots) for devices in seen.values())
     assert joined((torch.zeros(1, 2), torch.ones(1, 3))).tolist() == [[0, 0, 1, 1, 1]]

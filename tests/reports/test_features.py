@@ -10,6 +10,7 @@ RECORD: dict[str, Any] = {
     "file": "F.h5",
     "bytes": 1_234_567,
     "complete": True,
+    "sealed": True,
     "rows": 1200,
     "status": {"done": 1198, "unreadable": 2},
     "splits": {"train": 1000, "val": 150, "": 50},
@@ -85,3 +86,8 @@ def test_what_was_verified() -> None:
         "20 rows extracted again, equal within 0.001 of each one's largest value;"
         " largest difference: fc7 1.2e-05 (3.0e-07)"
     )
+
+
+def test_what_another_program_changed_is_said() -> None:
+    assert "changed" not in facts(RECORD, "F.h5")
+    assert facts(RECORD | {"sealed": False}, "F.h5")["changed"].startswith("by another")
