@@ -61,8 +61,8 @@ def test_probabilities_are_those_of_the_logits(tmp_path: Path) -> None:
     found.add(batch, torch.tensor([[0.0, np.log(3.0)], [-1.0, -1.0 + np.log(4.0)]]))
     found.write(tmp_path / PREDICTIONS)
     assert [list(line.values()) for line in read_predictions(tmp_path / PREDICTIONS)] == [
+        ["a/photo000.jpg", "a", "b", "0.2", "0.8", "1"],  # in the order of the data
         ["b/photo000.jpg", "b", "b", "0.75", "0.75", "1"],
-        ["a/photo000.jpg", "a", "b", "0.2", "0.8", "1"],
     ]
     found.clear()
     found.add(batch, torch.zeros(2, 2))

@@ -124,7 +124,7 @@ def test_two_ranks_make_the_file_of_one_process(place: Path) -> None:
     ledger = (place / "run/bad_images.csv").read_text()
     assert [len(re.findall(f"photo{bad:03d}.jpg,", ledger)) for bad in (3, 6, 9, 12)] == [1] * 4
     left = {entry.name for entry in (place / "run").iterdir()}
-    assert left == {"features.h5", "bad_images.csv", "run.json", "state"}
+    assert left == {"features.h5", "bad_images.csv", "report.html", "run.json", "state"}
 
 
 def test_a_dead_rank_is_named_and_its_rows_are_kept(
