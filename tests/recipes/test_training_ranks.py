@@ -64,9 +64,14 @@ def alone(folder: Path, out: str) -> None:
 def test_two_processes_learn_as_one_does(place: Path) -> None:
     alone(place, "one")
     one, two = rows_of(place / "one"), rows_of(place / "two")
-    for name, tolerance in (("train_loss", 1e-3), ("loss", 1e-2), ("lr", 0.0), ("judged", 0.0)):
+    # Batch norm of four images in float32 magnifies the order of sums from step to step: what
+    # is equal is the first epoch. tests/training/test_parallel.py compares weights in float64.
+    assert float(two[0]["train_loss"]) == pytest.approx(float(one[0]["train_loss"]), rel=1e-3)
+    for name, tolerance in (("train_loss", 1e-2), ("loss", 1e-2), ("lr", 0.0), ("judged", 0.0)):
         told = [float(row[name]) for row in two]
-        assert told == pytest.approx([float(row[name]) for row in one], rel=tolerance), name
+        expected = [float(row[name]) for row in one]
+        # A held-out loss of nearly 0 nats is compared in nats.
+        assert told == pytest.approx(expected, rel=tolerance, abs=1e-4 * (name == "loss")), name
     # Every held-out image once, and the bad image is named, whichever process met it.
     lines = (place / "two/predictions.csv").read_text().splitlines()
     assert [line.split(",")[:2] for line in lines] == [
