@@ -93,6 +93,15 @@ class Saved:
 
 
 @dataclass(frozen=True)
+class GivenUp:
+    """The process ends at once, for a reason that cannot be raised: its main thread waits
+    within a library, for another process that is dead. Told as errors are."""
+
+    message: str
+    hint: str
+
+
+@dataclass(frozen=True)
 class Finished:
     """A command is done; ``result`` is what ``--json`` prints and ``run.json`` stores."""
 
@@ -110,15 +119,27 @@ Event = (
     | BadImage
     | EpochDone
     | Saved
+    | GivenUp
     | Finished
 )
 
 
 class Reporter(Protocol):
-    """Anything that can be told an event. Called from one thread only."""
+    """Anything that can be told an event. Called from one thread only; :class:`GivenUp` comes
+    from another, while the first one is stuck."""
 
     def __call__(self, event: Event, /) -> None: ...
 
 
 def silent(event: Event, /) -> None:
     """The reporter that says nothing."""
+
+
+def only_the_end(report: Reporter) -> Reporter:
+    """A reporter for ranks but the first: why a process ends is passed on, all else is not."""
+
+    def tell(event: Event, /) -> None:
+        if isinstance(event, GivenUp):
+            report(event)
+
+    return tell

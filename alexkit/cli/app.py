@@ -34,7 +34,7 @@ from alexkit.cli import (
     validate,
 )
 from alexkit.cli.command import add_command
-from alexkit.cli.console import shown
+from alexkit.cli.console import shown, tell_error
 from alexkit.errors import AlexkitError, OutOfMemory, OutOfSpace, UsageError
 from alexkit.recipes import options, using
 
@@ -117,11 +117,6 @@ def as_ours(problem: BaseException) -> AlexkitError | None:
     return None
 
 
-def tell(problem: AlexkitError) -> None:
-    """One ``error:`` line and one ``hint:`` line on stderr."""
-    sys.stderr.write(f"error: {shown(problem.message)}\nhint: {shown(problem.hint)}\n")
-
-
 def _numbered(arguments: Sequence[str]) -> list[str]:
     """``--verify 50`` as ``--verify --images 50``: Typer knows no option that takes a value
     and also does without."""
@@ -156,7 +151,7 @@ def run(arguments: Sequence[str]) -> int:
         if "--traceback" in arguments:
             traceback.print_exc()
         if ours is not None:
-            tell(ours)
+            tell_error(ours.message, ours.hint)
             return ours.exit_status
         detail = f"{type(problem).__name__}: {problem}".replace("\n", " ")
         sys.stderr.write(

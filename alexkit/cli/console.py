@@ -38,8 +38,8 @@ from alexkit.events import (
     EpochDone,
     Event,
     Finished,
+    GivenUp,
     Note,
-    Reporter,
     Saved,
     StageAdvanced,
     StageFinished,
@@ -62,6 +62,12 @@ NUMERIC = re.compile(r"[-–]?[\d.,]*( [%± ]|$)")
 def shown(text: str) -> str:
     """Text from outside made safe for a terminal: control characters become escapes."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def tell_error(message: str, hint: str) -> None:
+    """One ``error:`` line and one ``hint:`` line on stderr."""
+    sys.stderr.write(f"error: {shown(message)}\nhint: {shown(hint)}\n")
+    sys.stderr.flush()
 
 
 def figure(value: float) -> str:
@@ -256,7 +262,6 @@ class Console:
             self._reporter = LiveReporter()
         else:
             self._reporter = PlainReporter(quiet)
-        self.report: Reporter = self._reporter
 
     def __enter__(self) -> Console:
         return self
@@ -268,6 +273,14 @@ class Console:
         trace: TracebackType | None,
     ) -> None:
         self._reporter.close()
+
+    def report(self, event: Event, /) -> None:
+        """Tells an event in the way that was chosen; the end of the process as every error."""
+        if isinstance(event, GivenUp):
+            self._reporter.close()
+            tell_error(event.message, event.hint)
+        else:
+            self._reporter(event)
 
     def finish(self, command: str, result: Mapping[str, Any]) -> None:
         """Hands the result to programs; people get it through :meth:`table`."""

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import threading
 import time
 import warnings
@@ -32,7 +31,7 @@ from torch.distributed.distributed_c10d import PrefixStore
 from torch.nn.parallel import DistributedDataParallel
 
 from alexkit.errors import AlexkitError, WorkerFailed
-from alexkit.events import Reporter, Warned, silent
+from alexkit.events import GivenUp, Reporter, Warned, silent
 from alexkit.models.layered import LayeredNet
 from alexkit.training.checkpoint import Checkpoint
 from alexkit.training.launch import Ranks
@@ -49,8 +48,12 @@ GRACE_SECONDS = 12.0
 _LONGEST_PAUSE = 0.005
 
 
-def join(ranks: Ranks, device: torch.device) -> None:
-    """Connects the processes of ``ranks``, once; GPUs talk by NCCL, processors by gloo."""
+def join(ranks: Ranks, device: torch.device, report: Reporter = silent) -> None:
+    """Connects the processes of ``ranks``, once; GPUs talk by NCCL, processors by gloo.
+
+    ``report`` hears if this process must end because another is dead; see
+    :func:`~alexkit.events.only_the_end`.
+    """
     if dist.is_initialized():
         return
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
@@ -63,12 +66,30 @@ def join(ranks: Ranks, device: torch.device) -> None:
         world_size=ranks.world,
         timeout=timedelta(seconds=HUNG_SECONDS),
     )
+    guard = threading.Thread(target=_guard, args=(ranks, report), name="alexkit-guard")
+    guard.daemon = True
+    guard.start()
 
 
 def leave() -> None:
     """Takes the connections down; all processes do it together."""
     if dist.is_initialized():
         dist.destroy_process_group()
+
+
+def _guard(ranks: Ranks, report: Reporter) -> None:
+    """Of a thread of its own: names a process that hangs in the middle of a step, where the
+    main thread waits for it inside torch, and ends this one if it cannot get out."""
+    while dist.is_initialized():
+        time.sleep(1.0)
+        try:
+            ranks.check(everyone=True)
+        except WorkerFailed as problem:
+            time.sleep(GRACE_SECONDS)
+            report(GivenUp(problem.message, problem.hint))
+            os._exit(problem.exit_status)
+        except AlexkitError:
+            return
 
 
 def _group(timeout: float) -> dist.ProcessGroup:
@@ -97,7 +118,6 @@ class Together(Placement):
         self.counts: list[int] = []
         self.all_places = torch.zeros(0, dtype=torch.int64)
         self.met = 0
-        threading.Thread(target=self._guard, name="alexkit-guard", daemon=True).start()
         # Its own group: what is said between steps may wait, what is within a step may not.
         self.calm = _group(timeout=LOST_SECONDS)
 
@@ -178,10 +198,6 @@ class Together(Placement):
         """A copied network is in the same place."""
         return self
 
-    def count(self, what: str, nbytes: int) -> None:
-        """Adds to :attr:`moved`."""
-        self.moved[what] = self.moved.get(what, 0) + nbytes
-
     def across(self, x: Tensor) -> Tensor:
         """The sum of ``x`` over all processes, with its gradient; batch norm's."""
         total: Tensor = _Sum.apply(x, self)
@@ -220,21 +236,6 @@ class Together(Placement):
         every = mine.new_empty(self.world * len(mine))
         self._wait(dist.all_gather_into_tensor(every, mine, group=self.calm, async_op=True))
         return every.view(self.world, -1)
-
-    def _guard(self) -> None:
-        """Of a thread of its own: names a process that hangs in the middle of a step, where
-        the main thread waits for it inside torch, and ends this one if it cannot get out."""
-        while dist.is_initialized():
-            time.sleep(1.0)
-            try:
-                self.ranks.check(everyone=True)
-            except WorkerFailed as problem:
-                time.sleep(GRACE_SECONDS)
-                sys.stderr.write(f"error: {problem.message}\nhint: {problem.hint}\n")
-                sys.stderr.flush()
-                os._exit(problem.exit_status)
-            except AlexkitError:
-                return
 
     def _wait(self, work: Any) -> None:
         """For all others; looks at how they are in the meantime.
@@ -303,7 +304,8 @@ class Data(Together):
 
 
 def _summed(placement: Data, bucket: Any) -> torch.futures.Future[Tensor]:
-    nbytes = bucket.buffer().nbytes // (2 if placement.narrow else 1)
+    sent = bucket.buffer()
+    nbytes = sent.numel() * (2 if placement.narrow else sent.element_size())
     placement.count("gradients", 2 * (placement.world - 1) * nbytes // placement.world)
     group = dist.group.WORLD
     assert group is not None

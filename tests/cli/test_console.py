@@ -12,10 +12,12 @@ from alexkit.events import (
     BadImage,
     Chosen,
     EpochDone,
+    GivenUp,
     StageAdvanced,
     StageFinished,
     StageStarted,
     Warned,
+    only_the_end,
 )
 
 
@@ -58,6 +60,19 @@ def test_quiet_keeps_warnings_and_results(capsys: pytest.CaptureFixture[str]) ->
     told = capsys.readouterr()
     assert told.err == "warning: careful\n"
     assert told.out == "result\n"
+
+
+@pytest.mark.parametrize("json_lines", [False, True])
+def test_the_end_of_a_process_is_told_as_an_error(
+    json_lines: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    console = Console(json=json_lines, quiet=True)
+    report = only_the_end(console.report)
+    report(Warned("of another rank"))
+    report(GivenUp("rank 1 is dead", "the same command continues"))
+    told = capsys.readouterr()
+    assert told.err == "error: rank 1 is dead\nhint: the same command continues\n"
+    assert not told.out
 
 
 def test_a_flood_of_bad_images_is_cut_short(capsys: pytest.CaptureFixture[str]) -> None:
