@@ -2,7 +2,7 @@
 
 Here is the process that has both: every function gives back what it was given. One that
 shares the work with others (:mod:`alexkit.training.parallel`) has some rows of the batch,
-and may have some units of fc6 and fc7 for all rows. A network asks its division at the four
+and may have some units of fc6 and fc7 for all rows. A network asks its division at the five
 places where that matters, and knows no more of it.
 """
 
@@ -38,6 +38,10 @@ class Division:
     def units(self, h: Halves) -> Halves:
         """The units of fc6 that are computed here into all units, for fc7 to read."""
         return h
+
+    def brought(self, half: Tensor, device: torch.device) -> Tensor:
+        """One tower's maps or units to the device of the other, which reads them too."""
+        return half.to(device)
 
     def logits(self, fc8: nn.Linear, x: Tensor) -> Tensor:
         """``fc8`` of the units of fc7 that are computed here, (N, D), as (B, K) of own rows."""

@@ -141,7 +141,8 @@ class TwoTowerAlexNet(LayeredNet):
 
     def entered(self, x: Tensor) -> Halves:
         x = F.pad(x, CONV1_PAD)
-        return tuple(x.to(slot) for slot in self.slots)
+        first, *others = self.slots
+        return (x.to(first), *(self.division.brought(x, slot) for slot in others))
 
     def resumed(self, whole: Tensor) -> Halves:
         parts = whole.chunk(len(self.towers), dim=1)
@@ -163,14 +164,14 @@ class TwoTowerAlexNet(LayeredNet):
         stages: dict[str, Callable[[Halves], Steps[Halves]]] = {
             name: functools.partial(steps[name[:4]], name) for name in there
         }
-        stages["conv3"] = lambda h: steps["conv"]("conv3", _exchanged(h))
+        stages["conv3"] = lambda h: steps["conv"]("conv3", self._exchanged(h))
         for name in ("fc6", "fc7"):
             if getattr(self.towers[0], name) is not None:
                 stages[name] = functools.partial(self._joining, name, activated)
         fc8 = self.fc8
         if fc8 is not None:
             stages["fc8"] = lambda h: tapped(
-                "fc8", (self.division.logits(fc8, joined(self._read_by("fc8", h))),)
+                "fc8", (self.division.logits(fc8, self._on_first(self._read_by("fc8", h))),)
             )
         return stages
 
@@ -178,7 +179,7 @@ class TwoTowerAlexNet(LayeredNet):
         self, name: str, activated: Callable[[str, Halves], Steps[Halves]], h: Halves
     ) -> Steps[Halves]:
         """fc6 or fc7, which read both towers."""
-        return activated(name, self._each(name, _exchanged(self._read_by(name, h))))
+        return activated(name, self._each(name, self._exchanged(self._read_by(name, h))))
 
     def _read_by(self, name: str, h: Halves) -> Halves:
         """What a layer of the classifier reads: rows, units of fc6 and fc7 dropped."""
@@ -189,6 +190,22 @@ class TwoTowerAlexNet(LayeredNet):
         if name == "fc6":
             return self.division.rows(h)
         return self.division.units(h) if name == "fc7" else h
+
+    def _exchanged(self, halves: Halves) -> Halves:
+        """Both halves joined, once on each half's device."""
+        if len(halves) == 1:
+            return halves
+        first, second = halves
+        bring = self.division.brought
+        return (
+            torch.cat([first, bring(second, first.device)], dim=1),
+            torch.cat([bring(first, second.device), second], dim=1),
+        )
+
+    def _on_first(self, halves: Halves) -> Tensor:
+        """Both halves joined on the first one's device."""
+        first, *others = halves
+        return joined((first, *(self.division.brought(h, first.device) for h in others)))
 
     def _each(self, layer: str, inputs: Halves) -> Halves:
         modules = [getattr(tower, layer) for tower in self.towers]
@@ -217,13 +234,6 @@ def dropped(halves: Halves, division: Division, *, training: bool) -> Halves:
         return tuple(half * (1 - DROPOUT) for half in halves)
     masks = division.noise(halves, lambda keep: keep.bernoulli_(1 - DROPOUT), of_units=True)
     return tuple(half * mask for half, mask in zip(halves, masks, strict=True))
-
-
-def _exchanged(halves: Halves) -> Halves:
-    """Both halves joined, once on each half's device."""
-    if len(halves) == 1:
-        return halves
-    return tuple(torch.cat([h.to(own.device) for h in halves], dim=1) for own in halves)
 
 
 def _both(function: Callable[..., Tensor], halves: Halves, *args: int) -> Halves:

@@ -134,7 +134,8 @@ class Unaugmented(Pixels):
 class Mixed:
     """Each image of a batch blended with another, and their labels likewise (Zhang et al.
     2018, arXiv:1710.09412): the share is drawn once a batch from Beta(alpha, alpha), by the
-    state that the loop seeds at each step."""
+    state that the loop seeds at each step. Pairs are among the rows that one process has, and
+    only ``finetune``, which is of one process, blends."""
 
     def __init__(self, feed: Feed, alpha: float, classes: int) -> None:
         self.feed = feed

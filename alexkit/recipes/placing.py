@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -10,17 +12,20 @@ from torch import Tensor, nn
 
 from alexkit.choices import Exchange, Parallel
 from alexkit.errors import UsageError
-from alexkit.events import Chosen, Reporter
+from alexkit.events import Chosen, Reporter, silent
 from alexkit.models.layered import LayeredNet
 from alexkit.training.hybrid import Hybrid, divisible
 from alexkit.training.launch import Ranks
-from alexkit.training.loop import fit
+from alexkit.training.loop import StepResult, fit
 from alexkit.training.optim import make_optimizer
-from alexkit.training.parallel import Data, Together, join
+from alexkit.training.parallel import Data, join
 from alexkit.training.placement import Placement, Towers
 
 WARM, TIMED = 2, 3
 """Steps of each placement before it is measured, and steps that are; the median counts."""
+
+OF_ONE = (Parallel.SINGLE.value, Parallel.TOWERS.value)
+"""Placements of one process, which has no use for others."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,8 @@ class Asked:
         batch_size: of all of them together.
         exact: whether sums must not depend on how long the run has been going on.
         by_layer: whether rates follow from whole layers (LARS).
+        autocast: number type of the network's products; None is float32.
+        pair: two devices of this machine for the towers of the network, where it has both.
     """
 
     parallel: Parallel
@@ -42,6 +49,42 @@ class Asked:
     batch_size: int
     exact: bool
     by_layer: bool
+    autocast: torch.dtype | None = None
+    pair: tuple[torch.device, ...] = ()
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of a step: seconds, infinite where it did not fit the device, and the bytes that each
+    device sends."""
+
+    seconds: float
+    sent: float
+
+    def __str__(self) -> str:
+        if math.isinf(self.seconds):
+            return "does not fit the memory of its device"
+        return f"{1000 * self.seconds:.0f} ms and {self.sent / 1e6:.1f} MB sent by each a step"
+
+
+def placed(
+    asked: Asked, net: LayeredNet, make: Callable[[], LayeredNet], report: Reporter
+) -> Placement:
+    """The placement of ``net`` that was asked for, all processes being connected.
+
+    Args:
+        asked: what was.
+        net: on this process's device; what is divided of it is divided in place, and its
+            towers move apart where that is the placement.
+        make: makes another one like it, to measure with.
+        report: hears the reason.
+
+    Raises:
+        UsageError: what was asked for does not go with the processes there are.
+    """
+    if not asked.ranks.alone:
+        join(asked.ranks, net.slots[0], report)
+    return placement_of(shared_by(asked, make, report), net, asked, report)
 
 
 def shared_by(asked: Asked, make: Callable[[], LayeredNet], report: Reporter) -> str:
@@ -49,7 +92,7 @@ def shared_by(asked: Asked, make: Callable[[], LayeredNet], report: Reporter) ->
 
     Args:
         asked: what was.
-        make: a network as it will be trained, on this process's devices.
+        make: a network as it will be trained, on this process's device.
         report: hears what each placement took and moved, where ``auto`` had to measure.
 
     Raises:
@@ -64,7 +107,7 @@ def shared_by(asked: Asked, make: Callable[[], LayeredNet], report: Reporter) ->
                 "or name two GPUs with --device cuda:0,1",
             )
         return str(word.value)
-    if word in (Parallel.SINGLE, Parallel.TOWERS):
+    if word.value in OF_ONE:
         raise UsageError(
             f"--parallel {word.value} is of one process, and there are {ranks.world}",
             hint="start it without torchrun",
@@ -74,20 +117,11 @@ def shared_by(asked: Asked, make: Callable[[], LayeredNet], report: Reporter) ->
         raise UsageError(f"--parallel hybrid: {problem}", hint="use --parallel data")
     if word is not Parallel.AUTO:
         return str(word.value)
-    if problem:
-        report(Chosen("parallel", Parallel.DATA.value, problem))
+    if asked.exact:
+        rule = "--deterministic: what is measured may be another at the next start"
+        report(Chosen("parallel", Parallel.DATA.value, rule))
         return Parallel.DATA.value
-    found = {
-        name: _measured(name, make(), asked)
-        for name in (Parallel.DATA.value, Parallel.HYBRID.value)
-    }
-    best = min(found, key=lambda name: found[name][0])
-    told = "; ".join(
-        f"{name} {1000 * seconds:.0f} ms and {moved / 1e6:.1f} MB sent by each a step"
-        for name, (seconds, moved) in found.items()
-    )
-    report(Chosen("parallel", best, f"measured: {told}"))
-    return best
+    return _measured(asked, make, problem, report)
 
 
 def placement_of(word: str, net: LayeredNet, asked: Asked, report: Reporter) -> Placement:
@@ -97,14 +131,16 @@ def placement_of(word: str, net: LayeredNet, asked: Asked, report: Reporter) -> 
         return Data(net, asked.ranks, exact=asked.exact, narrow=narrow, report=report)
     if word == Parallel.HYBRID.value:
         return Hybrid(net, asked.ranks, narrow=narrow, report=report)
+    if word == Parallel.TOWERS.value and asked.pair:
+        net.place(asked.pair)
     apart = len(set(net.slots)) > 1 or word == Parallel.TOWERS.value
-    return Towers() if apart else Placement()
+    return Towers(net) if apart else Placement()
 
 
-def connected(ranks: Ranks, device: torch.device) -> None:
-    """All processes of ``ranks`` can send one another tensors of ``device``."""
-    if not ranks.alone:
-        join(ranks, device)
+def use_all_cores() -> None:
+    """Of one process that goes on without the others that were started beside it, each of
+    which was given its share of the cores."""
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
 
 
 def _no_hybrid(net: LayeredNet, asked: Asked) -> str:
@@ -118,12 +154,48 @@ def _no_hybrid(net: LayeredNet, asked: Asked) -> str:
     return ""
 
 
-def _measured(word: str, net: LayeredNet, asked: Asked) -> tuple[float, float]:
-    """Seconds of a step, of the slowest process, and the bytes that one sends in it."""
-    placement = placement_of(word, net, asked, lambda event: None)
-    assert isinstance(placement, Together)
-    side = net.input_side
+def _measured(
+    asked: Asked, make: Callable[[], LayeredNet], no_hybrid: str, report: Reporter
+) -> str:
+    """The fastest of what goes. The first process decides; it alone measures what is of one."""
+    ranks = asked.ranks
+    together = [Parallel.DATA.value] + ([] if no_hybrid else [Parallel.HYBRID.value])
+    found = {word: _cost(word, make(), asked) for word in together}
+    name = "parallel"
+    if ranks.rank:
+        return ranks.hear(name, lambda: None)
+    threads = torch.get_num_threads()
+    use_all_cores()
+    for word in OF_ONE if asked.pair else OF_ONE[:1]:
+        found[word] = _cost(word, make(), asked)
+    torch.set_num_threads(threads)
+    best = min(found, key=lambda word: found[word].seconds)
+    told = "; ".join(f"{word} {cost}" for word, cost in found.items())
+    report(Chosen(name, best, f"measured: {told}" + (no_hybrid and f"; {no_hybrid}")))
+    ranks.tell(name, best)
+    return best
+
+
+def _cost(word: str, net: LayeredNet, asked: Asked) -> Cost:
+    """Of the slowest process."""
+    placement = placement_of(word, net, asked, silent)
     places = list(range(placement.rank, asked.batch_size, placement.world))
+    try:
+        steps = list(_steps(net, places, asked, placement))
+    except torch.OutOfMemoryError:
+        if placement.world > 1:  # the others wait for this process
+            raise
+        return Cost(math.inf, 0.0)
+    seconds = sorted([step.seconds for step in steps][WARM:])[TIMED // 2]
+    slowest = max(float(text) for text in placement.texts(repr(seconds)))
+    senders = 2 if word == Parallel.TOWERS.value else 1  # which counts both devices
+    return Cost(slowest, sum(placement.moved.values()) / len(steps) / senders)
+
+
+def _steps(
+    net: LayeredNet, places: list[int], asked: Asked, placement: Placement
+) -> Iterator[StepResult]:
+    side = net.input_side
 
     def batches() -> Iterator[Tensor]:
         for _ in range(WARM + TIMED):
@@ -133,7 +205,7 @@ def _measured(word: str, net: LayeredNet, asked: Asked) -> tuple[float, float]:
         placement.meet(net, places, asked.batch_size)
         return x, torch.zeros(len(x), dtype=torch.int64)
 
-    steps = fit(
+    return fit(
         net,
         batches(),
         make_optimizer([{"params": list(net.parameters())}]),
@@ -141,8 +213,6 @@ def _measured(word: str, net: LayeredNet, asked: Asked) -> tuple[float, float]:
         loss_fn=nn.CrossEntropyLoss(),
         lr=lambda step: 1e-6,
         seed=0,
+        autocast=asked.autocast,
         placement=placement,
     )
-    seconds = sorted([step.seconds for step in steps][WARM:])[TIMED // 2]
-    slowest = max(float(text) for text in placement.texts(repr(seconds)))
-    return slowest, sum(placement.moved.values()) / (WARM + TIMED)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +10,7 @@ import torch
 
 from alexkit.choices import Ablate, Head, Parallel, RecipeName
 from alexkit.errors import UsageError
-from alexkit.events import Chosen, Reporter, Warned, silent
+from alexkit.events import Chosen, Reporter, Warned, only_the_end, silent
 from alexkit.models.layered import LayeredNet
 from alexkit.models.specs import find_spec
 from alexkit.models.zoo import Backbone, load_backbone
@@ -27,7 +26,7 @@ from alexkit.recipes.fitting import fit_in_run_dir
 from alexkit.recipes.inputs import holdout, open_data, settled
 from alexkit.recipes.options import TrainOptions
 from alexkit.recipes.orientation import settle_exif
-from alexkit.recipes.placing import Asked, connected, placement_of, shared_by
+from alexkit.recipes.placing import Asked, placed, use_all_cores
 from alexkit.recipes.plan import Plan
 from alexkit.recipes.receipts import (
     IMAGENET_CLASSES,
@@ -44,7 +43,6 @@ from alexkit.training.lars import rescale
 from alexkit.training.launch import Ranks, launched
 from alexkit.training.optim import make_optimizer
 from alexkit.training.parallel import leave
-from alexkit.training.placement import Placement
 
 DEFAULT_MODEL = "alexnet"
 HOLD_OUT = 0.1
@@ -54,6 +52,7 @@ def run(options: TrainOptions, report: Reporter) -> dict[str, Any]:
     """Trains ``options.model`` (default ``alexnet``) on ``options.data`` from random weights.
 
     Returns the held-out accuracy and where the run is; see the interface's ``run.json``.
+    Nothing, in a process that the others go on without.
 
     Raises:
         AlexkitError: see :mod:`alexkit.errors`; no run folder is made before the data, the
@@ -62,8 +61,13 @@ def run(options: TrainOptions, report: Reporter) -> dict[str, Any]:
     if options.data is None:
         raise UsageError("no data was named", hint="type: alexkit train imagenet/")
     with Ranks.launched() as ranks:
-        remembering = Remembering(silent if ranks.rank else report)
+        remembering = Remembering(only_the_end(report) if ranks.rank else report)
         plan = make_plan(options, remembering, ranks)
+        if plan.placement.world < ranks.world:
+            leave()
+            if ranks.rank:
+                return {}
+            use_all_cores()
         result = fit_in_run_dir("train", options, plan, remembering)
         leave()
     recipe = chosen_recipe(options)[2]
@@ -98,15 +102,7 @@ def make_plan(options: TrainOptions, report: Reporter, ranks: Ranks | None = Non
     source = open_data(options.data, report)
     rows = holdout(source, fraction=HOLD_OUT, seed=options.seed, report=report)
 
-    def make() -> Backbone:
-        made = load_backbone(
-            model, "random", seed=options.seed, num_classes=len(source.classes)
-        )
-        place(made.net, model, devices)
-        # Before the optimiser: its buffers take the layout of their weights.
-        made.net.to(memory_format=torch.channels_last)
-        return made
-
+    make = functools.partial(_network, model, options.seed, len(source.classes), devices)
     backbone = make()
     backbone.classes = source.classes
     backbone.preprocess = settle_exif(backbone.preprocess, options.exif, source, report)
@@ -116,11 +112,20 @@ def make_plan(options: TrainOptions, report: Reporter, ranks: Ranks | None = Non
     batch_size = settled(
         "batch size", options.batch_size, recipe.batch_size, recipe.source, report
     )
-    told = told_bands(recipe, epochs)
-    if len(source.classes) == IMAGENET_CLASSES and told:
-        report(Chosen("expected top-1", told, "a warning outside"))
+    _tell_bands(recipe, epochs, len(source.classes), report)
     lr = _rate(options, recipe, len(source.classes), batch_size, report)
-    placement = _placement(options, make, backbone.net, recipe, batch_size, ranks, report)
+    autocast = autocast_of(options.precision, devices[0], report)
+    asked = Asked(
+        options.parallel,
+        options.exchange,
+        ranks,
+        batch_size,
+        exact=options.deterministic,
+        by_layer=recipe.lars,
+        autocast=autocast,
+        pair=_pair(options, model, ranks),
+    )
+    placement = placed(asked, backbone.net, lambda: make().net, report)
     return Plan(
         backbone=backbone,
         source=source,
@@ -131,7 +136,9 @@ def make_plan(options: TrainOptions, report: Reporter, ranks: Ranks | None = Non
         schedule=recipe.schedule(lr, epochs),
         epochs=epochs,
         batch_size=batch_size,
-        threads=decode_threads(options.workers, ranks.local_world),
+        threads=decode_threads(
+            options.workers, ranks.local_world if placement.world > 1 else 1
+        ),
         seed=options.seed,
         color=recipe.color,
         max_seconds=None if options.max_time is None else 60 * options.max_time,
@@ -142,31 +149,28 @@ def make_plan(options: TrainOptions, report: Reporter, ranks: Ranks | None = Non
         rescale=_lars(backbone.net, recipe) if recipe.lars else None,
         watch=watcher(recipe, len(source.classes), epochs),
         ten_view=recipe.views,
-        autocast=autocast_of(options.precision, devices[0], report),
+        autocast=autocast,
         placement=placement,
     )
 
 
-def _placement(
-    options: TrainOptions,
-    make: Callable[[], Backbone],
-    net: LayeredNet,
-    recipe: Recipe,
-    batch_size: int,
-    ranks: Ranks,
-    report: Reporter,
-) -> Placement:
-    asked = Asked(
-        options.parallel,
-        options.exchange,
-        ranks,
-        batch_size,
-        exact=options.deterministic,
-        by_layer=recipe.lars,
-    )
-    connected(ranks, net.slots[0])
-    word = shared_by(asked, lambda: make().net, report)
-    return placement_of(word, net, asked, report)
+def _network(
+    model: str, seed: int, classes: int, devices: tuple[torch.device, ...]
+) -> Backbone:
+    made = load_backbone(model, "random", seed=seed, num_classes=classes)
+    place(made.net, model, devices)
+    # Before the optimiser: its buffers take the layout of their weights.
+    made.net.to(memory_format=torch.channels_last)
+    return made
+
+
+def _pair(options: TrainOptions, model: str, ranks: Ranks) -> tuple[torch.device, ...]:
+    """The first two devices of this machine, for a network of two towers that one process may
+    come to train; empty where there are none, or the process has them anyway."""
+    if ranks.alone or len(find_spec(model).empty().slots) < 2:
+        return ()
+    named = resolve_devices(options.device, silent, most=ranks.local_world)
+    return named[:2] if len(named) > 1 else ()
 
 
 def _devices(
@@ -207,6 +211,12 @@ def _tell_choice(
         reached = f"{figure.top1:.1%} top-1, {figure.top5:.1%} top-5"
         views = "" if figure is recipe.figure else " of ten views"
         report(Chosen(f"reached on ImageNet{views}", reached, figure.where))
+
+
+def _tell_bands(recipe: Recipe, epochs: int, classes: int, report: Reporter) -> None:
+    told = told_bands(recipe, epochs)
+    if classes == IMAGENET_CLASSES and told:
+        report(Chosen("expected top-1", told, "a warning outside"))
 
 
 def _rate(

@@ -108,9 +108,12 @@ def compare(whole: Mapping[str, object], killed: Mapping[str, object]) -> None:
 
 def _train(options: TrainOptions, kill_after: int | None = None) -> None:
     """Trains in a process of its own, to the end or until it is killed after a step."""
-    context = multiprocessing.get_context("spawn")  # a GPU does not outlive a fork
-    here, there = context.Pipe()
-    child = context.Process(target=_child, args=(options, there, kill_after), daemon=True)
+    # Forked from one that has loaded torch, once for all, and has used no GPU: one that has
+    # cannot be forked.
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload([__name__])
+    here, there = server.Pipe()
+    child = server.Process(target=_child, args=(options, there, kill_after), daemon=True)
     child.start()
     there.close()
     try:

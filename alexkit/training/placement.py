@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
+from alexkit.models.division import Division
 from alexkit.models.layered import LayeredNet
 from alexkit.training.checkpoint import Checkpoint
 
@@ -31,6 +33,10 @@ class Placement:
 
     def __init__(self) -> None:
         self.moved: dict[str, int] = {}
+
+    def count(self, what: str, nbytes: int) -> None:
+        """Adds to :attr:`moved`."""
+        self.moved[what] = self.moved.get(what, 0) + nbytes
 
     @property
     def leads(self) -> bool:
@@ -109,6 +115,36 @@ class Placement:
 
 
 class Towers(Placement):
-    """The paper's model parallelism: a tower on each of two devices, in one process."""
+    """The paper's model parallelism: a tower on each of two devices, in one process.
+
+    :attr:`moved` counts what both devices send: ``images`` to the second one, and maps and
+    units that a tower reads of the other one (before conv3, fc6, fc7 and fc8, P §3.2) with
+    their gradients, as ``activations``. Of two slots on one device it is what would be sent.
+
+    Args:
+        net: of two towers.
+    """
 
     name = "towers"
+
+    def __init__(self, net: LayeredNet) -> None:
+        super().__init__()
+        net.division = _Apart(self)
+
+
+class _Apart(Division):
+    """All rows and units in one process, which counts what goes from device to device."""
+
+    def __init__(self, placement: Towers) -> None:
+        self._placement = placement
+
+    def brought(self, half: Tensor, device: torch.device) -> Tensor:
+        there = half.to(device)
+        image = half.ndim == 4 and half.shape[1] == 3
+        count = partial(self._placement.count, "images" if image else "activations")
+        count(half.nbytes)
+        if there.requires_grad:
+            there.register_hook(  # type: ignore[no-untyped-call]
+                lambda gradient: count(gradient.nbytes)
+            )
+        return there

@@ -70,7 +70,7 @@ class Run:
 
 def bits(checkpoint: Checkpoint) -> Mapping[str, Any]:
     return {
-        f"{group}/{name}": tensor.contiguous().reshape(-1).view(torch.uint8).tolist()
+        f"{group}/{name}": tensor.contiguous().numpy().tobytes()
         for group, own in checkpoint.tensors.items()
         for name, tensor in own.items()
     } | {"scalars": checkpoint.scalars, "step": checkpoint.step}
