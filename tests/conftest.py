@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -66,11 +67,24 @@ def real_data() -> Path:
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 2 MiB; needs root, as in a container."""
+    with disk_of(tmp_path, "2m") as place:
+        yield place
+
+
+@pytest.fixture
+def filling_disk(tmp_path: Path) -> Iterator[Path]:
+    """One of 160 MiB: room for a small network's run, and soon full."""
+    with disk_of(tmp_path, "160m") as place:
+        yield place
+
+
+@contextmanager
+def disk_of(tmp_path: Path, size: str) -> Iterator[Path]:
     place = tmp_path / "disk"
     place.mkdir()
     if os.name != "posix" or os.geteuid() != 0:
         pytest.skip("mounting a small disk needs root")
-    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(place)]
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)]
     done = subprocess.run(mount, capture_output=True, text=True, check=False)
     if done.returncode:
         pytest.skip(f"a small disk cannot be mounted here: {done.stderr.strip()}")

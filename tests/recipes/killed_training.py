@@ -1,11 +1,12 @@
-"""A training run that is killed again and again and continued each time.
+"""A training run that is killed again and again and continued each time, and one never killed.
 
-    python -m tests.recipes.killed_training OUT KILLS SEED '{"data": "photos", "epochs": 6, …}'
+    python -m tests.recipes.killed_training OUT KILLS SEED '{"data": "photos", …}' WHOLE
 
 This process imports everything once and forks a child for each life of the run, so that a life
 costs no start of Python. A child says each step it has done; after a random number of them,
 and a random fraction of a second, it gets SIGKILL: in a step, in a save, in validation, while
 weights are written. The last child is left alone. The kills and where they hit are printed.
+The same run, never killed, goes to WHOLE.
 """
 
 from __future__ import annotations
@@ -16,13 +17,14 @@ import random
 import signal
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from alexkit.events import Event, StageAdvanced, silent
 from alexkit.recipes import train
 from alexkit.recipes.fitting import FitRun
 from alexkit.recipes.options import TrainOptions, from_values
-from alexkit.recipes.run_dir import Remembering, RunDir
+from alexkit.recipes.run_dir import Remembering, RunDir, read_record
 from alexkit.training.checkpoint import SaveRule
 
 MOST_STEPS = 2
@@ -73,7 +75,7 @@ def one_life(options: TrainOptions, steps: int | None, wait: float) -> bool:
 
 
 def main() -> None:
-    out, kills, seed, words = sys.argv[1:]
+    out, kills, seed, words, whole = sys.argv[1:]
     options = from_values(TrainOptions, {**json.loads(words), "out": Path(out)})
     draw = random.Random(int(seed))
     killed = 0
@@ -82,9 +84,13 @@ def main() -> None:
         if not one_life(options, steps, wait * 0.5):
             raise SystemExit(f"the run ended after {killed} kills of {kills}")
         killed += 1
+        # A life that was ended before it had a folder left nothing to say so.
+        if Path(out, "run.json").exists():
+            assert read_record(Path(out))["state"] == "running"
         there = sorted(path.stem for path in Path(out, "state").glob("step-*.json"))
         sys.stdout.write(f"kill {killed}: after {steps} steps; checkpoints {there}\n")
     one_life(options, None, 0.0)
+    one_life(replace(options, out=Path(whole)), None, 0.0)
 
 
 if __name__ == "__main__":

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 import torch
 
-from alexkit.cli.app import run
-from alexkit.errors import Diverged
-from alexkit.events import Event, Warned, silent
+from alexkit.cli.app import as_ours, run
+from alexkit.errors import Diverged, OutOfSpace
+from alexkit.events import EpochDone, Event, Note, Reporter, Warned, silent
 from alexkit.images.batches import Batch
 from alexkit.images.draws import Rows
 from alexkit.models.weights import file_sha256
 from alexkit.recipes.feed import Pixels
 from alexkit.recipes.fitting import FitRun
 from alexkit.recipes.options import TrainOptions, from_values
+from alexkit.recipes.plan import Plan
 from alexkit.recipes.run_dir import Remembering, RunDir, read_record
 from alexkit.recipes.train import make_plan
 from alexkit.training.checkpoint import SaveRule
@@ -120,10 +122,23 @@ def test_a_fault_that_stays_ends_the_run_and_names_the_last_good_state(place: Pa
     assert list((place / "staying" / "state").glob("step-*.json"))
 
 
+def small_run(place: Path, out: Path) -> TrainOptions:
+    """Of three epochs of two steps."""
+    words = {"data": place / "photos", "model": "alexnet-bn", "head": "gap", "out": out}
+    return from_values(TrainOptions, {**words, "epochs": 3, "batch_size": 4, "lr": 0.01})
+
+
+def saving_often(plan: Plan, options: TrainOptions, report: Reporter) -> FitRun:
+    with RunDir.open("train", options, Remembering(silent)) as folder:
+        fit = FitRun(plan, folder, report)
+        fit.saver.rule = SaveRule(least_seconds=0.0, cost_ratio=0.0)
+        folder.finish(fit())
+    return fit
+
+
 def faulty_run(place: Path, out: str, *, faults: int) -> FitRun:
     """A run whose weights turn to no number after its third step, ``faults`` times."""
-    words = {"data": place / "photos", "model": "alexnet-bn", "head": "gap", "out": place / out}
-    options = from_values(TrainOptions, {**words, "epochs": 3, "batch_size": 4, "lr": 0.01})
+    options = small_run(place, place / out)
     plan = make_plan(options, silent)
     (weight, *_) = plan.backbone.net.parameters()
     steps: list[int] = []
@@ -134,18 +149,42 @@ def faulty_run(place: Path, out: str, *, faults: int) -> FitRun:
             weight.grad.fill_(torch.nan)
 
     plan = dataclasses.replace(plan, rescale=fault if faults else None)
-    folder = RunDir.open("train", options, Remembering(silent))
-    with folder:
-        fit = FitRun(plan, folder, silent)
-        fit.saver.rule = SaveRule(least_seconds=0.0, cost_ratio=0.0)
-        folder.finish(fit())
-    return fit
+    return saving_often(plan, options, silent)
 
 
-def test_a_passing_fault_is_rolled_back_to_the_bit(place: Path) -> None:
+@pytest.fixture(scope="module")
+def sound(place: Path) -> list[str]:
+    """The weights of that run without a fault."""
     assert not faulty_run(place, "sound", faults=0).rolled_back
+    return weights_of(place / "sound")
+
+
+def test_a_passing_fault_is_rolled_back_to_the_bit(place: Path, sound: list[str]) -> None:
     assert faulty_run(place, "passing", faults=1).rolled_back
-    assert weights_of(place / "passing") == weights_of(place / "sound")
+    assert weights_of(place / "passing") == sound
+
+
+def test_a_disk_that_fills_up_in_mid_run_loses_nothing(
+    place: Path, sound: list[str], filling_disk: Path
+) -> None:
+    options = small_run(place, filling_disk / "run")
+    filler = filling_disk / "filler"
+    told: list[Event] = []
+
+    def fill(event: Event, /) -> None:
+        if isinstance(event, EpochDone) and event.epoch == 1:
+            filler.write_bytes(bytes(shutil.disk_usage(filling_disk).free - 2**20))
+
+    with pytest.raises((OutOfSpace, OSError)) as caught:
+        saving_often(make_plan(options, silent), options, fill)
+    ours = as_ours(caught.value)
+    assert ours is not None
+    assert ours.exit_status == 5
+    filler.unlink()
+    saving_often(make_plan(options, silent), options, told.append)
+    texts = [event.text for event in told if isinstance(event, Note | Warned)]
+    assert any(text.startswith("continuing after epoch ") for text in texts), texts
+    assert weights_of(filling_disk / "run") == sound
 
 
 def test_a_disk_without_room_is_told_before_the_run(
