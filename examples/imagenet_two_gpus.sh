@@ -3,6 +3,10 @@
 #
 #   examples/imagenet_two_gpus.sh imagenet/ [a fast disk for the pack, 252 GB]
 #
+# What follows the disk is given to train. The whole way on a few photos and without GPUs:
+#
+#   examples/imagenet_two_gpus.sh photos/ . --device cpu --epochs 1 --batch-size 16
+#
 # Hardware: two NVIDIA GPUs with 8 GB or more each; 252 GB of disk for the packed images.
 # Time, from published figures, not measured with this script: the two GTX 580 of 2012 took 5
 # to 6 days for 90 epochs (NIPS 2012, section 5); two P100 trained an AlexNet at 5,658 images a
@@ -19,9 +23,12 @@ set -euo pipefail
 
 images=$1
 pack=${2:-.}/imagenet.pack
+shift "$(($# < 2 ? $# : 2))"
+# The last word of an option counts.
+options=(--recipe paper --device "cuda:0,1" --parallel auto "$@")
 
 alexkit check "$images"
 [ -f "$pack" ] || alexkit pack "$images" --out "$pack"
 # A tower on each GPU, as in 2012: --parallel towers. Measured and chosen by itself: auto.
-alexkit train "$pack" --recipe paper --device cuda:0,1 --parallel auto --out runs/imagenet
+alexkit train "$pack" "${options[@]}" --out runs/imagenet
 alexkit features "$pack" --weights runs/imagenet --layer fc7
