@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -127,9 +128,11 @@ class Preprocess:
         """Resize and centre crop, the exact evaluation path.
 
         Equal to the bit to torchvision's ``Resize(resize)`` + ``CenterCrop(crop)`` on a PIL
-        image, zero padding of images smaller than the crop included. Within one grey level
-        where only the crop is computed: with ``decode`` "fast", and of an image whose resized
-        form would have more than 2^24 pixels (256 times longer than wide, at 256).
+        image, zero padding of images smaller than the crop included. What lies outside the
+        crop is not computed as far as that changes no bit, which saves a fifth of the time.
+        Within one grey level where only the crop is computed: with ``decode`` "fast", and of
+        an image whose resized form would have more than 2^24 pixels (256 times longer than
+        wide, at 256).
 
         Args:
             rgb: (H, W, 3) uint8, H and W at least 1.
@@ -181,15 +184,13 @@ class Preprocess:
         top, left = _centre(height, crop), _centre(width, crop)
         if rgb.shape[:2] == (height, width) and crop <= min(height, width):
             return rgb[top : top + crop, left : left + crop].copy()
-        image = Image.fromarray(rgb)
-        if height * width > _MAX_RESIZED_PIXELS or self.decode == "fast":
-            return _resize_part(
-                image, (width, height), (left, top), crop, resample=resample, radius=radius
-            )
-        if image.size != (width, height):
-            image = image.resize((width, height), resample)
-        # Pillow fills what lies outside the image with zeros, as torchvision's padding does.
-        return np.array(image.crop((left, top, left + crop, top + crop)))
+        exact = self.decode == "exact" and height * width <= _MAX_RESIZED_PIXELS
+        if exact and not _rows_first(rgb, height, width):
+            whole = Image.fromarray(rgb).resize((width, height), resample)
+            return np.array(whole.crop((left, top, left + crop, top + crop)))
+        span = partial(_span, crop=crop, radius=radius, exact=exact)
+        rows, columns = span(rgb.shape[0], height, top), span(rgb.shape[1], width, left)
+        return _resize_part(rgb, rows, columns, crop, resample)
 
     def _resized(self, height: int, width: int) -> tuple[int, int]:
         """Height and width after the resize, rounded down as torchvision does."""
@@ -223,37 +224,78 @@ def _centre(size: int, crop: int) -> int:
     return round((size - crop) / 2)
 
 
+def _rows_first(rgb: Pixels, height: int, width: int) -> bool:
+    """Whether Pillow makes each row shorter before it makes each column so; what lies between
+    is rounded to whole grey levels. From version 13 on it does not where the height shrinks
+    much more than the width (its pull request 9549)."""
+    return bool(rgb.shape[0] - height <= max(0, 2 * (rgb.shape[1] - width)))
+
+
+class _Span(NamedTuple):
+    """What of one axis is resized, in pixels.
+
+    Attributes:
+        low, high: the source's pixels that are looked at.
+        begin, end: where among them what is computed lies.
+        size: how many pixels are computed.
+        start: where the crop begins among those; negative where it must pad.
+    """
+
+    low: int
+    high: int
+    begin: float
+    end: float
+    size: int
+    start: int
+
+
+def _span(
+    source: int, target: int, start: int, crop: int, *, radius: float, exact: bool
+) -> _Span:
+    """What of an axis resized from ``source`` to ``target`` a crop at ``start`` needs.
+
+    Pillow has the edges of the part to compute as float32. ``exact`` moves them outwards to
+    where these hold them without rounding, as far as the image's ends if need be: filter
+    weights, and so the pixels, are then those of the whole image's resize. Edges along the
+    short side, 256 pixels, are multiples of 1/256 and need not move.
+    """
+    first, last = max(start, 0), min(start + crop, target)
+    if source == target:
+        return _Span(first, last, 0, last - first, last - first, start - first)
+    if exact:
+        step = _odd_part(target // math.gcd(source, target))
+        first, last = first - first % step, min(last + -last % step, target)
+    begin, end = first * source / target, last * source / target
+    margin = math.ceil(radius * max(source / target, 1)) + 1
+    low = max(0, math.floor(begin) - margin)
+    high = min(source, math.ceil(end) + margin)
+    # Measured from a near corner they are small, and float32 precise.
+    begin, end = begin - low, end - low
+    if exact and not (begin == np.float32(begin) and end == np.float32(end)):
+        return _Span(0, source, 0, source, target, start)
+    return _Span(low, high, begin, end, last - first, start - first)
+
+
+def _odd_part(number: int) -> int:
+    return number // (number & -number)
+
+
 def _resize_part(
-    image: Image.Image,
-    size: tuple[int, int],
-    corner: tuple[int, int],
-    crop: int,
-    *,
-    resample: Image.Resampling,
-    radius: float,
+    rgb: Pixels, rows: _Span, columns: _Span, crop: int, resample: Image.Resampling
 ) -> Pixels:
-    """The ``crop`` square at ``corner`` of ``image`` resized to ``size``, and only that."""
-    cut: list[tuple[int, int]] = []
-    boxes: list[tuple[float, float]] = []
-    visible: list[tuple[int, int]] = []
-    for source, target, start in zip(image.size, size, corner, strict=True):
-        first, last = max(start, 0), min(start + crop, target)
-        scale = source / target
-        margin = math.ceil(radius * max(scale, 1)) + 1
-        low = max(0, math.floor(first * scale) - margin)
-        high = min(source, math.ceil(last * scale) + margin)
-        # Pillow keeps the box in float32; measured from a near corner it stays precise.
-        boxes.append((first * scale - low, min(last * scale - low, high - low)))
-        cut.append((low, high))
-        visible.append((first, last))
-    (x0, x1), (y0, y1) = cut
-    (bx0, bx1), (by0, by1) = boxes
-    (vx0, vx1), (vy0, vy1) = visible
-    part = image.crop((x0, y0, x1, y1)).resize(
-        (vx1 - vx0, vy1 - vy0), resample, box=(bx0, by0, bx1, by1)
-    )
-    left, top = corner[0] - vx0, corner[1] - vy0
-    return np.array(part.crop((left, top, left + crop, top + crop)))
+    """The ``crop`` square of ``rgb`` resized, without most of what lies outside it.
+
+    Rows first, as Pillow does it; the columns outside the square have gone by the second step.
+    """
+    image = Image.fromarray(rgb[rows.low : rows.high, columns.low : columns.high])
+    across = (columns.begin, 0, columns.end, image.height)
+    image = image.resize((columns.size, image.height), resample, box=across)
+    # Pillow fills what lies outside the image with zeros, as torchvision's padding does.
+    left = columns.start
+    image = image.crop((left, 0, left + crop, image.height))
+    down = (0, rows.begin, crop, rows.end)
+    image = image.resize((crop, rows.size), resample, box=down)
+    return np.array(image.crop((0, rows.start, crop, rows.start + crop)))
 
 
 def _require(holds: bool, name: str, value: object) -> None:

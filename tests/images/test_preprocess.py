@@ -42,6 +42,10 @@ def torchvision_square(
 SIZES = [
     *[(1, 1), (1, 40), (40, 1), (2, 3), (37, 600), (100, 100), (223, 224), (224, 225)],
     *[(255, 300), (256, 256), (257, 256), (256, 341), (333, 500), (500, 375), (801, 603)],
+    # Kept from a crop that is computed alone, by what its edges are in fractions of a pixel.
+    *[(375, 500), (384, 512), (300, 320), (768, 1000), (512, 1024), (257, 1001), (400, 1200)],
+    # On both sides of where Pillow makes columns shorter first.
+    *[(700, 400), (767, 400), (768, 400), (769, 400), (1000, 257), (900, 40), (258, 100)],
 ]
 SETTINGS = [
     PRESET,
