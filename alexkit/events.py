@@ -69,11 +69,15 @@ class StageFinished:
 
 @dataclass(frozen=True)
 class BadImage:
-    """An image that could not be used as it is, and what was done about it."""
+    """An image that could not be used as it is, and what was done about it.
+
+    ``listed`` is the file that lists it; "" where there is none.
+    """
 
     path: str
     reason: str
     action: str
+    listed: str = ""
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,8 @@ PLAIN_LINE_SECONDS = 10.0
 """Without a terminal, one line of progress at most this often."""
 
 SHOWN_BAD_IMAGES = 5
-"""After this many lines about bad images a person has understood; the ledger has them all."""
+"""After this many lines about bad images a person has understood; the ledger, where there is
+one, has them all."""
 
 SHOWN_ROWS = 1000
 """A terminal keeps little more, and laying out a million rows takes minutes."""
@@ -165,7 +166,8 @@ class PlainReporter:
         if isinstance(event, BadImage):
             self._bad_images += 1
             if self._bad_images == SHOWN_BAD_IMAGES + 1:
-                self.line("more bad images: see the ledger")
+                where = f": {event.listed} lists all" if event.listed else ", not shown here"
+                self.line(f"more bad images{where}")
             if self._bad_images > SHOWN_BAD_IMAGES:
                 return
         text = sentence(event)

@@ -291,11 +291,14 @@ def _resize_part(
     across = (columns.begin, 0, columns.end, image.height)
     image = image.resize((columns.size, image.height), resample, box=across)
     # Pillow fills what lies outside the image with zeros, as torchvision's padding does.
-    left = columns.start
-    image = image.crop((left, 0, left + crop, image.height))
+    if columns.size != crop:
+        left = columns.start
+        image = image.crop((left, 0, left + crop, image.height))
     down = (0, rows.begin, crop, rows.end)
     image = image.resize((crop, rows.size), resample, box=down)
-    return np.array(image.crop((0, rows.start, crop, rows.start + crop)))
+    if rows.size != crop:
+        image = image.crop((0, rows.start, crop, rows.start + crop))
+    return np.array(image)
 
 
 def _require(holds: bool, name: str, value: object) -> None:

@@ -36,6 +36,26 @@ def max_pool(x: Tensor, *, ceil: bool = False, size: int = 3) -> Tensor:
     return F.max_pool2d(x, size, 2, ceil_mode=ceil)
 
 
+def conv_in_blocks(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    """``conv`` of (N, C, H, W), with maps in blocks of 8 where that is faster.
+
+    Of maps in channels-last order oneDNN (3.13) computes conv2 at 81 GFLOP/s on a processor
+    with AVX2, and at 100 in its own blocks, which torch makes of maps in plain order: 0.8
+    core-ms an image less, the copies included. Its other convolutions run at 97 as they are.
+    Where gradients are wanted nothing changes.
+    """
+    last = torch.channels_last
+    slow = (
+        x.device.type == "cpu"
+        and torch.backends.cpu.get_cpu_capability() == "AVX2"
+        and x.is_contiguous(memory_format=last)
+    )
+    if torch.is_grad_enabled() or not slow:
+        return conv(x)  # type: ignore[no-any-return]
+    blocked: Tensor = conv(x.contiguous())
+    return blocked.contiguous(memory_format=last)
+
+
 def in_one_row(x: Tensor) -> Tensor:
     """(N, D) of maps (N, C, H, W), averaged to 6 x 6 first where images had another size
     than the network's own; (N, D) as it is."""

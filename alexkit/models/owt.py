@@ -16,6 +16,7 @@ from alexkit.models.blocks import (
     DROPOUT,
     FC_WIDTH,
     POOL5_SIDE,
+    conv_in_blocks,
     dropped,
     fill_torch,
     in_one_row,
@@ -51,7 +52,7 @@ class OneTowerAlexNet(LayeredNet):
         stages: dict[str, Callable[[Tensor], Steps[Tensor]]] = {
             "conv1": lambda x: rectified("conv1", self.conv1(x)),
             "pool1": lambda x: tapped("pool1", max_pool(x)),
-            "conv2": lambda x: rectified("conv2", self.conv2(x)),
+            "conv2": lambda x: rectified("conv2", conv_in_blocks(self.conv2, x)),
             "pool2": lambda x: tapped("pool2", max_pool(x)),
             "conv3": lambda x: rectified("conv3", self.conv3(x)),
             "conv4": lambda x: rectified("conv4", self.conv4(x)),

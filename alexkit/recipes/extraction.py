@@ -21,16 +21,17 @@ from alexkit.images.batches import read_batches
 from alexkit.images.draws import Rows
 from alexkit.images.prefetch import on_device
 from alexkit.images.source import ImageSource
+from alexkit.models.layered import LayeredNet
 from alexkit.recipes.inputs import settled
 from alexkit.recipes.layers import AnyBackbone, Stored
 from alexkit.recipes.meter import Meter
 
-BATCH_SIZE = {"cpu": 64, "cuda": 256}
-"""64 on a CPU: AlexNet's fully connected weights, 220 MB, are read once a batch, and at 128
-images its largest maps no longer fit the caches: 12.5 core-ms an image, 14.1 at 128, 12.9 at
-32, on two AMD cores."""
+BATCH_SIZE = {"cpu": 128, "cuda": 256}
+"""128 on a CPU: AlexNet's fully connected weights, 220 MB, are read once a batch; its maps are
+made of fewer images at a time (:data:`alexkit.models.layered.PIECE`)."""
 MAP_BYTES = 2**27
-"""The most that a derived batch's largest map may take on a CPU, of every core."""
+"""The most that a derived batch's maps may take on a CPU, of every core: its largest, or, of a
+network that makes maps of fewer images at a time, those that are asked for."""
 LAST_BATCH = 8
 """Images of the smallest batch made to end at about the same time on every core."""
 GPU_STREAMS = 2
@@ -170,8 +171,12 @@ def settle_batch_size(
     views = len(stored.views) if stored.average else 1
     fitting = max(1, BATCH_BYTES // (stored.row_bytes * views))
     if device.type == "cpu":
-        largest = 4 * max(map(prod, backbone.net.layer_shapes().values()))
-        fitting = min(fitting, max(1, MAP_BYTES // largest))
+        shapes = backbone.net.layer_shapes()
+        if isinstance(backbone.net, LayeredNet):
+            held = sum(prod(shapes[layer]) for layer in stored.shapes)
+        else:
+            held = max(map(prod, shapes.values()))
+        fitting = min(fitting, max(1, MAP_BYTES // (4 * held)))
     rule = f"for {device.type}" + (" and maps of this size" if fitting < usual else "")
     return settled("batch size", asked, min(usual, fitting), rule, report)
 

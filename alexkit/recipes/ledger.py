@@ -69,7 +69,8 @@ class Ledger:
                 f"{path}: {reason}", hint="mend or remove the file, or leave out --strict"
             )
         if self._note(path, reason, action):
-            self._report(BadImage(path, reason, action))
+            listed = "" if self._path is None else str(self._path)
+            self._report(BadImage(path, reason, action, listed))
 
     def reasons(self) -> dict[str, str]:
         """Path -> reason of the images that were not used."""

@@ -75,11 +75,19 @@ def test_the_end_of_a_process_is_told_as_an_error(
     assert not told.out
 
 
-def test_a_flood_of_bad_images_is_cut_short(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("listed", "last"),
+    [("", "more bad images, not shown here"), ("b.csv", "more bad images: b.csv lists all")],
+)
+def test_a_flood_of_bad_images_is_cut_short(
+    capsys: pytest.CaptureFixture[str], listed: str, last: str
+) -> None:
     console = Console(json=False, quiet=False)
     for i in range(100):
-        console.report(BadImage(f"{i}.jpg", "cut", "left out"))
-    assert len(capsys.readouterr().err.splitlines()) == 6
+        console.report(BadImage(f"{i}.jpg", "cut", "left out", listed))
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 6
+    assert lines[-1] == last
 
 
 def test_tables_fit_80_columns_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from alexkit.errors import UnknownName
-from alexkit.models.layered import initialise
+from alexkit.models.layered import PIECE, initialise
 
 
 def test_shapes_are_those_of_real_values(each_net, make_images) -> None:
@@ -39,6 +39,35 @@ def test_one_pass_gives_what_single_passes_give(each_net, make_images) -> None:
             assert before.min() < 0, "overwritten by the ReLU that follows"
             assert torch.equal(before.clamp(min=0), after)
     assert torch.equal(together["prob"], together["fc8"].softmax(dim=1))
+
+
+def test_a_batch_in_pieces_has_the_bits_of_small_ones(make_net, make_images) -> None:
+    net = make_net("alexnet-owt")
+    x = make_images(net.input_side, n=PIECE + 3).contiguous(memory_format=torch.channels_last)
+    names = ["fc7", "conv2:pre", "pool5", "fc6:pre"]
+    with torch.inference_mode():
+        whole = net.taps(x, names)
+        assert list(whole) == names
+        for first in (0, 19):
+            part = net.taps(x[first : first + 16], names)
+            for name in names:
+                assert torch.equal(part[name], whole[name][first : first + 16]), name
+        assert list(net.taps(x, ["conv3", "pool1"])) == ["conv3", "pool1"]
+        with pytest.raises(UnknownName, match="conv6") as caught:
+            net.taps(x, ["fc7", "conv6"])
+        assert "did you mean conv" in caught.value.hint
+    taps = net.taps(x[:, :, ::4, ::4], ["pool1"])
+    assert taps["pool1"].requires_grad, "with gradients it is one piece"
+
+
+def test_maps_in_blocks_are_the_same_maps(make_net, make_images) -> None:
+    net = make_net("alexnet-owt")
+    x = make_images(net.input_side, n=4)
+    with torch.inference_mode():
+        plain = net.taps(x, ["conv2"])["conv2"]
+        last = net.taps(x.contiguous(memory_format=torch.channels_last), ["conv2", "pool2"])
+    assert torch.allclose(plain, last["conv2"], rtol=0, atol=1e-6 * float(plain.max()))
+    assert last["pool2"].is_contiguous(memory_format=torch.channels_last)
 
 
 def test_it_goes_no_deeper_than_asked(each_net, make_images) -> None:

@@ -47,7 +47,7 @@ def test_a_row_is_in_the_file_as_soon_as_it_is_met(tmp_path: Path) -> None:
     assert (ledger.bad, ledger.repaired) == (1, 1)
     ledger.close()
     assert told == [
-        BadImage("a, b.jpg", 'says "no"', "left out"),
+        BadImage("a, b.jpg", 'says "no"', "left out", str(file)),
         Note(f"1 image was repaired or converted, and used; {file} says which"),
     ]
 
