@@ -181,11 +181,10 @@ class PlainReporter:
             return
         self._told[stage] = now
         rate = (done - start.done) / (now - self._began[stage])
-        left = (start.total - done) / rate if rate else math.inf
+        left = f"{(start.total - done) / rate:.0f} s" if rate else "an unknown time"
         live = f"  {_figures(values)}" if values else ""
         self.line(
-            f"{stage}: {done}/{start.total} {start.unit}, {figure(rate)}/s, "
-            f"{left:.0f} s left{live}"
+            f"{stage}: {done}/{start.total} {start.unit}, {figure(rate)}/s, {left} left{live}"
         )
 
     def line(self, text: str) -> None:

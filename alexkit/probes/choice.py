@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
+from alexkit.probes.kept import Kept
 from alexkit.probes.kinds import fit_probe
 from alexkit.probes.metrics import area_ap, confusion, mean_class_accuracy, predictions
 from alexkit.probes.objective import Array, Problems, one_vs_rest
@@ -25,11 +27,11 @@ SEARCH_GAP = 1e-3
 """Relative duality gap of the fits that only rank the C."""
 SIXTH = 6
 """DeCAF's 25 that train and 5 that judge, of 30 a class (section 4.1)."""
+NOTHING = Kept()
 TENTH = 10
 """The share of the training rows that judges where there are no val rows, as in DINOv2."""
 
 Signs = npt.NDArray[np.int8]
-Score = Callable[[float], Array]
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,7 @@ def choose_c(
     inside: Inside,
     *,
     progress: Progress | None = None,
+    kept: Kept = NOTHING,
 ) -> Choice:
     """C for (n, d) training rows, by them alone.
 
@@ -112,6 +115,7 @@ def choose_c(
         y: (n) labels from 0, or None where a row may have several.
         signs: (n, K), see :class:`alexkit.probes.objective.Problems`.
         progress: told of each fit.
+        kept: where the score of each C is kept, and whence it is taken.
 
     Raises:
         DataError: every row is zero.
@@ -120,18 +124,26 @@ def choose_c(
     progress = progress or Progress()
     if not _searches(y, record):
         return Choice({}, np.full(classes, grid[len(grid) // 2]))
+    score: SvmScore | ProbeScore
     if record.probe == "svm":
-        score = _svm_score(x, y, signs, record, inside, len(grid), progress)
+        score = SvmScore(x, y, signs, record, inside, len(grid), progress)
     else:
         assert y is not None
-        score = _probe_score(np.asarray(x[:]), y, record, inside)
-    found: dict[float, Array] = {}
+        score = ProbeScore(x, y, record, inside)
     fits = len(inside.judged) * fits_at_once(y, signs, record)
+    found: dict[float, Array] = {}
+    if saved := kept.load():
+        found = dict(zip(saved["c"].tolist(), saved["scores"], strict=True))
+        score.terms = saved.get("terms")
+        progress.fitted(fits * len(found))
 
     def look(c: float) -> None:
         if c not in found:
             found[c] = score(c)
             progress.fitted(fits)
+            terms = {} if score.terms is None else {"terms": score.terms}
+            scores = np.stack(list(found.values()))
+            kept.store(c=np.array(list(found)), scores=scores, **terms)
 
     for c in grid:
         look(c)
@@ -184,55 +196,75 @@ def _best(found: dict[float, Array]) -> Array:
     return np.asarray(np.array(tried)[table.argmax(axis=0)], np.float64)
 
 
-def _svm_score(
-    x: Part | Array,
-    y: Labels | None,
-    signs: Signs,
-    record: ProtocolRecord,
-    inside: Inside,
-    count: int,
-    progress: Progress,
-) -> Score:
-    """All folds and classes of a C at once, from the solution of the C before."""
-    labels = np.arange(signs.shape[1])
-    if y is not None and not record.per_class:
-        labels, signs = class_signs(y)
-    whole = Problems.of(
-        signs, 1.0, folds=inside.fold, factors=factors_of(signs.shape[1], record)
-    )
-    problems = whole.some(np.flatnonzero(np.isin(whole.held_out, inside.judged)))
-    report = progress.solver(len(problems))
-    solver = Solver(x, problems=count * len(problems), report=report)
+class SvmScore:
+    """Scores of a C: all folds and classes at once, from the solution of the C before.
+
+    Attributes:
+        terms: that solution, in the solver's terms; None before the first.
+    """
+
+    def __init__(
+        self,
+        x: Part | Array,
+        y: Labels | None,
+        signs: Signs,
+        record: ProtocolRecord,
+        inside: Inside,
+        count: int,
+        progress: Progress,
+    ) -> None:
+        self.x, self.y, self.record, self.inside = x, y, record, inside
+        self.labels, self.signs = np.arange(signs.shape[1]), signs
+        self.terms: Array | None = None
+        if y is not None and not record.per_class:
+            self.labels, self.signs = class_signs(y)
+        factors = factors_of(self.signs.shape[1], record)
+        whole = Problems.of(self.signs, 1.0, folds=inside.fold, factors=factors)
+        self.problems = whole.some(np.flatnonzero(np.isin(whole.held_out, inside.judged)))
+        self.count, self.report = count, progress.solver(len(self.problems))
+
+    @cached_property
+    def solver(self) -> Solver:
+        """Made when the first C is to be scored."""
+        problems = self.count * len(self.problems)
+        return Solver(self.x, problems=problems, report=self.report)
+
+    def __call__(self, c: float) -> Array:
+        """(1) the score, or (K) where each class has its own C."""
+        problems = self.problems.at(c)
+        self.terms, _, _ = self.solver.solve(problems, gap=SEARCH_GAP, start=self.terms)
+        judged, found = self.inside.judged, []
+        for k, of_fold in zip(judged, np.split(self.terms, len(judged)), strict=True):
+            outside = np.flatnonzero(self.inside.fold == k)
+            values = self.solver.decisions(of_fold, outside).T
+            if self.record.per_class:
+                found.append(class_aps(values, self.signs[outside], area_ap))
+            else:
+                assert self.y is not None
+                found.append(_agreement(values, self.labels, self.y, outside, self.record))
+        return _mean_over(found)
+
+
+class ProbeScore:
+    """Scores of a C by other probes, each fitted from the beginning."""
+
     terms: Array | None = None
 
-    def score(c: float) -> Array:
-        nonlocal terms
-        terms, _, _ = solver.solve(problems.at(c), gap=SEARCH_GAP, start=terms)
+    def __init__(
+        self, x: Part | Array, y: Labels, record: ProtocolRecord, inside: Inside
+    ) -> None:
+        self.x, self.y, self.record, self.inside = np.asarray(x[:]), y, record, inside
+
+    def __call__(self, c: float) -> Array:
+        """(1) the score."""
         found = []
-        for k, of_fold in zip(inside.judged, np.split(terms, len(inside.judged)), strict=True):
-            outside = np.flatnonzero(inside.fold == k)
-            values = solver.decisions(of_fold, outside).T
-            if record.per_class:
-                found.append(class_aps(values, signs[outside], area_ap))
-            else:
-                assert y is not None
-                found.append(_agreement(values, labels, y, outside, record))
+        for k in self.inside.judged:
+            outside = self.inside.fold == k
+            x, y = self.x[~outside], self.y[~outside]
+            probe = fit_probe(self.record.probe, x, y, c, gap=SEARCH_GAP)
+            values, rows = probe.scores(self.x[outside]), np.flatnonzero(outside)
+            found.append(_agreement(values, probe.labels, self.y, rows, self.record))
         return _mean_over(found)
-
-    return score
-
-
-def _probe_score(x: Array, y: Labels, record: ProtocolRecord, inside: Inside) -> Score:
-    def score(c: float) -> Array:
-        found = []
-        for k in inside.judged:
-            outside = inside.fold == k
-            probe = fit_probe(record.probe, x[~outside], y[~outside], c, gap=SEARCH_GAP)
-            values, rows = probe.scores(x[outside]), np.flatnonzero(outside)
-            found.append(_agreement(values, probe.labels, y, rows, record))
-        return _mean_over(found)
-
-    return score
 
 
 def _agreement(

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import itertools
-import os
 import time
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, fields
 from threading import Lock
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from threadpoolctl import threadpool_limits
 
 from alexkit.events import Reporter, StageAdvanced, StageFinished, StageStarted, silent
+from alexkit.probes.cores import blocks_of, one_thread_a_product, spread
 from alexkit.probes.descent import (
     STOPPED,
     Leading,
@@ -27,9 +27,9 @@ from alexkit.probes.descent import (
     newton,
     product,
 )
-from alexkit.probes.objective import Array, Certificate, Problems, RowBlocks, lifted
+from alexkit.probes.objective import Array, Certificate, Problems, RowBlocks
 
-BLOCK_BYTES = 64 << 20
+BLOCK_BYTES = 32 << 20
 """Of rows that are converted or read at a time."""
 GROUP = 1 << 24
 """Entries (problems × rows) worked on at a time on a GPU."""
@@ -67,6 +67,34 @@ class GramSolution:
     wide: npt.NDArray[np.bool_]
 
 
+T = TypeVar("T", npt.NDArray[Any], torch.Tensor)
+
+
+@dataclass
+class Known(Generic[T]):
+    """What is known of m solutions, in float64.
+
+    Attributes:
+        beta: (m, n) coefficients of the rows.
+        f: (m, n) decisions.
+        size: (m) ‖u‖².
+        u: (m, d + 1) the sums of rows that ``beta`` stands for, where they had to be made, or
+            NaN; (m, 0) where the Gram matrix in float64 tells all.
+    """
+
+    beta: T
+    f: T
+    size: T
+    u: T
+
+    def some(self, which: T) -> Known[T]:
+        return Known(self.beta[which], self.f[which], self.size[which], self.u[which])
+
+    def put(self, which: T, other: Known[T]) -> None:
+        for field in fields(self):
+            getattr(self, field.name)[which] = getattr(other, field.name)
+
+
 class Gram:
     """The Gram matrix of some rows, and solutions of problems on them.
 
@@ -95,13 +123,16 @@ class Gram:
         n, d = x.shape
         self.block = max(1, BLOCK_BYTES // (8 * (d + 1)))
         many = problems * MANY > n > FEW
+        self.width = 0 if many else d + (bias != 0)
         gram = self._gram(torch.float64 if many else dtype)
         self.exact = gram if many else None
         self.gram = gram.to(dtype)
-        # float32 knows a sum of squares to far less than this.
-        self.sizes = gram.diagonal().double().sqrt() * (1 + 1e-4)
+        # A sum of k products is known to k + 1 roundings of their absolute values, in whatever
+        # order it is taken (Higham, Accuracy and Stability of Numerical Algorithms, 3.1).
+        self.rounding = 1.1 * torch.finfo(dtype).eps / 2 * (n + d + 4)
+        self.sizes = gram.diagonal().double().sqrt() * (1 + self.rounding)
         self.leading: dict[torch.dtype, Leading] = {}
-        self.last: tuple[Array, Array, Array] | None = None
+        self.last: Known[npt.NDArray[Any]] | None = None
         self.making = Lock()
 
     def solve(
@@ -115,29 +146,27 @@ class Gram:
             start: (m, n) coefficients to begin from, e.g. a solution at a smaller C.
         """
         m, n, began = len(problems), len(self.gram), time.perf_counter()
-        beta = np.zeros((m, n)) if start is None else start.copy()
-        f, size = self._known(beta)
+        beta = np.zeros((m, n)) if start is None else start
+        nothing = (np.zeros((m, n)), np.zeros((m, n)), np.zeros(m), np.zeros((m, self.width)))
+        known: Known[npt.NDArray[Any]] = Known(*nothing)
         primal, dual, steps = np.zeros(m), np.zeros(m), np.zeros(m, np.int64)
         wide = np.zeros(m, bool)
 
         def work(which: npt.NDArray[np.int64]) -> int:
-            found = self._solve(problems.some(which), beta[which], (f[which], size[which]), gap)
-            places = (beta, f, size, primal, dual, steps, wide)
-            for place, value in zip(places, found, strict=True):
+            found, rest = self._solve(problems.some(which), beta[which], gap)
+            known.put(which, found)
+            for place, value in zip((primal, dual, steps, wide), rest, strict=True):
                 place[which] = value.cpu().numpy()
             return which.size
 
         self.report(StageStarted("svm", PERCENT, "percent"))
         groups = self._groups(problems)
-        if self.device.type != "cpu" or (len(groups) == 1 and n > FEW):
-            self._tell(map(work, groups), m)
-        else:
-            # Two threads on a small system mostly wait for each other.
-            with threadpool_limits(1, "blas"), ThreadPoolExecutor(os.cpu_count()) as pool:
-                self._tell(pool.map(work, groups), m)
+        alone = one_thread_a_product() if n <= FEW else nullcontext()
+        with alone, self._map(1 if self.width else len(groups)) as mapped:
+            self._tell(mapped(work, groups), m)
         self.report(StageFinished("svm", PERCENT, time.perf_counter() - began))
-        self.last = (beta, f, size) if beta.size <= KEPT else None
-        return GramSolution(beta.copy(), Certificate(primal, dual), steps, wide)
+        self.last = known if known.beta.size <= KEPT else None
+        return GramSolution(known.beta.copy(), Certificate(primal, dual), steps, wide)
 
     def _tell(self, sizes: Iterable[int], m: int) -> None:
         """Waits for groups of problems, m in all."""
@@ -149,38 +178,38 @@ class Gram:
         groups: list[npt.NDArray[np.int64]] = []
         for c in np.unique(problems.c):
             alike = np.flatnonzero(problems.c == c)
-            if self.device.type != "cpu" or self.exact is None:
+            if self.device.type != "cpu" or self.width:
                 # All read the rows together.
                 count = -(-alike.size * len(self.gram) // GROUP)
+                groups += [part for part in np.array_split(alike, count) if part.size]
             else:
-                count = 1 if alike.size < SPLIT else 2 * -(-alike.size // (2 * TOGETHER))
-            groups += [part for part in np.array_split(alike, count) if part.size]
+                groups += _shares(alike)
         return groups
 
     def weights(self, beta: Array) -> Array:
         """(m, d + 1) float64: the sums of rows that (m, n) coefficients stand for."""
-        d = self.x.shape[1] + (self.bias != 0)
-        total = torch.zeros(len(beta), d, dtype=torch.float64, device=self.device)
-        for rows in self._blocks():
-            total += product(self._here(np.ascontiguousarray(beta[:, rows])), self._rows(rows))
-        return np.asarray(total.cpu().numpy())
+        last = self.last
+        if self.width and last is not None and np.array_equal(last.beta, beta):
+            u = np.array(last.u)
+            if bool(np.isfinite(u).all()):
+                return u
+        return np.asarray(self._sums(self._here(beta)).cpu().numpy())
 
     def decisions(self, beta: Array, rows: npt.NDArray[np.int64]) -> Array:
         """(m, rows) float64 decision values of some rows."""
         if self.exact is not None:
             return np.asarray(product(self._here(beta), self.exact[:, rows]).cpu().numpy())
-        return np.asarray(self._decisions(self._here(beta))[0].cpu().numpy()[:, rows])
+        return np.asarray(self._look(self._here(beta)).f.cpu().numpy()[:, rows])
 
     def _solve(
-        self, problems: Problems, start: Array, known: tuple[Array, Array], gap: float
-    ) -> tuple[torch.Tensor, ...]:
+        self, problems: Problems, start: Array, gap: float
+    ) -> tuple[Known[npt.NDArray[Any]], tuple[torch.Tensor, ...]]:
+        """What is known of the solutions; primal and dual values, steps and ``wide``."""
         signs, costs = (self._here(value) for value in problems.block())
-        beta, f, size = (self._here(value) for value in (start, *known))
-        primal, dual = bounds(
-            signs, costs, beta, (f, size), gap=1.0, sizes=self.sizes, length=self._length
-        )
-        steps = torch.zeros(len(beta), dtype=torch.int64, device=self.device)
-        wide = torch.zeros(len(beta), dtype=torch.bool, device=self.device)
+        best = self._look(self._here(start))
+        primal, dual = self._bounds(signs, costs, best, 1.0)
+        steps = torch.zeros(len(signs), dtype=torch.int64, device=self.device)
+        wide = torch.zeros(len(signs), dtype=torch.bool, device=self.device)
         scale = 2 * problems.c[0] * float(np.mean(problems.weights))
         plan = [(self.dtype, STOPPED * gap / 10**turn) for turn in range(ROUNDS)]
         plan += [(torch.float64, STOPPED * gap / 10**turn) for turn in range(2 * ROUNDS)]
@@ -192,29 +221,41 @@ class Gram:
             state = State(
                 signs[left].to(dtype),
                 (2 * costs[left]).to(dtype),
-                beta[left].to(dtype),
-                f[left].to(dtype),
+                best.beta[left].to(dtype),
+                best.f[left].to(dtype),
                 steps[left],
             )
-            self._descend(state, scale, target, last=turn % ROUNDS > 0)
-            found = state.beta.double()
-            values, sizes = self._decisions(found)
-            p, d = bounds(
-                signs[left],
-                costs[left],
-                found,
-                (values, sizes),
-                gap=gap,
-                sizes=self.sizes,
-                length=self._length,
-            )
+            self._descend_in_shares(state, scale, target, last=turn % ROUNDS > 0)
+            found = self._look(state.beta.double())
+            p, d = self._bounds(signs[left], costs[left], found, gap)
             steps[left] = state.steps
             dual[left] = torch.maximum(dual[left], d)
             better = p <= primal[left]
-            at = left[better]
-            beta[at], f[at], primal[at] = found[better], values[better], p[better]
-            size[at] = sizes[better]
-        return beta, f, size, primal, dual, steps, wide
+            primal[left[better]] = p[better]
+            best.put(left[better], found.some(better))
+        kept = Known(*(getattr(best, field.name).cpu().numpy() for field in fields(best)))
+        return kept, (primal, dual, steps, wide)
+
+    def _bounds(
+        self, signs: torch.Tensor, costs: torch.Tensor, found: Known[torch.Tensor], gap: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        lengths = (self._length,) if self.exact is not None else (self._at_most, self._length)
+        known = (found.f, found.size)
+        return bounds(
+            signs, costs, found.beta, known, gap=gap, sizes=self.sizes, lengths=lengths
+        )
+
+    def _descend_in_shares(self, state: State, scale: float, gap: float, *, last: bool) -> None:
+        """A share of the problems on each core, where they are not on cores already."""
+        if self.device.type != "cpu" or not self.width:
+            self._descend(state, scale, gap, last=last)
+            return
+        shares = [torch.from_numpy(part) for part in _shares(np.arange(len(state.beta)))]
+        parts = [state.some(share) for share in shares]
+        with self._map(len(parts)) as mapped:
+            list(mapped(lambda part: self._descend(part, scale, gap, last=last), parts))
+        for share, part in zip(shares, parts, strict=True):
+            state.put(share, part)
 
     def _descend(self, state: State, scale: float, gap: float, *, last: bool) -> None:
         gram = self._gram_in(state.beta.dtype)
@@ -243,48 +284,89 @@ class Gram:
                 self.leading[dtype] = Leading.of(gram)
         return self.leading[dtype]
 
-    def _known(self, beta: Array) -> tuple[Array, Array]:
-        """(m, n) decisions and (m) ‖u‖²; those of the last solution are known."""
-        if self.last is not None and np.array_equal(self.last[0], beta):
-            return self.last[1].copy(), self.last[2].copy()
-        f, size = self._decisions(self._here(beta))
-        return np.asarray(f.cpu().numpy()), np.asarray(size.cpu().numpy())
-
-    def _decisions(self, beta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(m, n) decisions and (m) ‖u‖², in float64 from the rows to here."""
+    def _look(self, beta: torch.Tensor) -> Known[torch.Tensor]:
+        """Decisions, ‖u‖² and u of coefficients, in float64 from the rows to here."""
         if not bool(beta.any()):
-            return torch.zeros_like(beta), torch.zeros_like(beta[:, 0])
+            u = self._sums(beta)[:, : self.width]
+            return Known(beta, torch.zeros_like(beta), torch.zeros_like(beta[:, 0]), u)
         if self.exact is not None:
             f = product(beta, self.exact)
-            return f, (beta * f).sum(1)
-        u = self._here(self.weights(beta.cpu().numpy()))
-        f = torch.cat([product(u, self._rows(rows).T) for rows in self._blocks()], dim=1)
-        return f, (u**2).sum(1)
+            unknown = beta.new_full((len(beta), self.width), torch.nan)
+            return Known(beta, f, (beta * f).sum(1), unknown)
+        u = self._sums(beta)
+        blocks = self._blocks()
+
+        def decide(rows: slice) -> torch.Tensor:
+            d = self.x.shape[1]
+            found = product(u[:, :d], self._rows(rows).T)
+            return found.add_(u[:, d:] * self.bias) if self.bias else found
+
+        with self._map(len(blocks)) as mapped:
+            return Known(beta, torch.cat(list(mapped(decide, blocks)), dim=1), (u**2).sum(1), u)
+
+    def _sums(self, beta: torch.Tensor) -> torch.Tensor:
+        """(m, d + 1) float64 sums of rows."""
+        d = self.x.shape[1]
+        u = beta.new_zeros(len(beta), d + (self.bias != 0))
+        if not bool(beta.any()):
+            return u
+        blocks = self._blocks()
+
+        def add(rows: slice) -> torch.Tensor:
+            return product(beta[:, rows].contiguous(), self._rows(rows))
+
+        with self._map(len(blocks)) as mapped:
+            for part in mapped(add, blocks):
+                u[:, :d] += part
+        if self.bias:
+            u[:, d] = beta.sum(1) * self.bias
+        return u
 
     def _length(self, beta: torch.Tensor) -> torch.Tensor:
         """(m) ‖u‖², in float64 from the rows to here."""
         if self.exact is not None:
             return (product(beta, self.exact) * beta).sum(1)
-        return self._here((self.weights(beta.cpu().numpy()) ** 2).sum(axis=1))
+        return (self._sums(beta) ** 2).sum(1)
+
+    def _at_most(self, beta: torch.Tensor) -> torch.Tensor:
+        """(m) no less than ‖u‖², from the Gram matrix that searches and what rounding did."""
+        near = beta.to(self.dtype)
+        absolute = beta.abs() @ self.sizes
+        about = (product(near, self.gram).double() * near.double()).sum(1)
+        length = (about.clamp_min(0) + self.rounding * absolute**2).sqrt()
+        return (length + self.rounding * absolute) ** 2
+
+    def _map(self, items: int) -> AbstractContextManager[Callable[..., Iterable[Any]]]:
+        return spread(items) if self.device.type == "cpu" else nullcontext(map)
 
     def _gram(self, dtype: torch.dtype) -> torch.Tensor:
         """(n, n), symmetric to the last bit."""
-        n = self.x.shape[0]
         if self.device.type == "cpu":
-            rows = np.empty((n, self.x.shape[1] + (self.bias != 0)), str(dtype)[6:])
-            for part in self._blocks():
-                rows[part] = lifted(self.x[part], self.bias)
-            return torch.from_numpy(rows @ rows.T)  # numpy sees the symmetry: half the work
-        whole = torch.cat([self._rows(part).to(dtype) for part in self._blocks()])
-        gram = whole @ whole.T
-        return (gram + gram.T) / 2
+            x: Any = self.x
+            name = str(dtype)[6:]
+            if not (isinstance(x, np.ndarray) and x.dtype == name and x.flags.c_contiguous):
+                x = np.empty(self.x.shape, name)
+                for part in self._blocks():
+                    x[part] = self.x[part]
+            gram = torch.from_numpy(x @ x.T)  # numpy sees the symmetry: half the work
+        else:
+            whole = torch.cat([self._rows(part).to(dtype) for part in self._blocks()])
+            gram = whole @ whole.T
+            gram = (gram + gram.T) / 2
+        return gram.add_(self.bias**2)
 
     def _blocks(self) -> list[slice]:
-        n = self.x.shape[0]
-        return [slice(i, min(i + self.block, n)) for i in range(0, n, self.block)]
+        return blocks_of(self.x.shape[0], self.block)
 
     def _rows(self, rows: slice) -> torch.Tensor:
-        return self._here(lifted(self.x[rows], self.bias))
+        """(rows, d) in float64, without the constant beside them."""
+        return self._here(np.asarray(self.x[rows], np.float64))
 
-    def _here(self, value: Array) -> torch.Tensor:
+    def _here(self, value: npt.NDArray[Any]) -> torch.Tensor:
         return torch.from_numpy(value).to(self.device)
+
+
+def _shares(which: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
+    """Problems that are worked on together; whatever the number of cores."""
+    count = 1 if which.size < SPLIT else 2 * -(-which.size // (2 * TOGETHER))
+    return [part for part in np.array_split(which, count) if part.size]

@@ -20,6 +20,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from alexkit.probes.cores import blocks_of, lanes
+
 Array = npt.NDArray[np.float64]
 Signs = npt.NDArray[np.int8]
 
@@ -160,20 +162,28 @@ def certify(
         bias: B, the constant put beside every row.
         block: rows read at a time.
     """
-    n = x.shape[0]
-    primal = 0.5 * (u**2).sum(axis=1)
-    total, squares, pull = np.zeros(len(u)), np.zeros(len(u)), np.zeros_like(u)
-    for begin in range(0, n, block):
-        rows = slice(begin, begin + block)
-        part = lifted(x[rows], bias)
-        signs, costs = problems.block(rows)
-        slack = np.maximum(0.0, 1.0 - signs * (u @ part.T))
-        alpha = 2.0 * costs * slack
-        primal += (costs * slack**2).sum(axis=1)
-        total += alpha.sum(axis=1)
-        squares += (alpha * slack).sum(axis=1)
-        pull += (alpha * signs) @ part
-    return Certificate(primal, best_dual(total, (pull**2).sum(axis=1) + squares))
+
+    def look(blocks: list[slice]) -> tuple[Array, Array, Array]:
+        loss, total, pull = np.zeros(len(u)), np.zeros(len(u)), np.zeros_like(u)
+        for rows in blocks:
+            part = lifted(x[rows], bias)
+            signs, costs = problems.block(rows)
+            slack = u @ part.T
+            slack *= signs
+            np.subtract(1.0, slack, out=slack)
+            np.maximum(slack, 0.0, out=slack)
+            alpha = costs * slack
+            loss += np.einsum("mn,mn->m", alpha, slack)
+            alpha *= 2.0
+            total += alpha.sum(axis=1)
+            alpha *= signs
+            pull += alpha @ part
+        return loss, total, pull
+
+    found = zip(*lanes(look, blocks_of(x.shape[0], block)), strict=True)
+    loss, total, pull = (sum(part) for part in found)
+    curvature = (pull**2).sum(axis=1) + 2.0 * loss  # Σ a² / 2c is Σ 2c ξ²
+    return Certificate(0.5 * (u**2).sum(axis=1) + loss, best_dual(total, curvature))
 
 
 def best_dual(total: Array, curvature: Array) -> Array:

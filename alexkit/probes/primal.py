@@ -1,15 +1,19 @@
 """Many rows: problems are solved in terms of their weights, with rows read in blocks.
 
 Nonlinear conjugate gradients (Polak–Ribière) with an exact line search. The preconditioner is
-the Hessian in which all rows are inside the margin, I + 2C X̃ᵀX̃: (d, d), made in one pass over
-the rows and shared by every problem at one C. A step reads the rows twice.
+the Hessian in which a share ρ of all rows, whichever, is inside the margin, I + 2Cρ X̃ᵀX̃: X̃ᵀX̃
+(d, d) is made in one pass over the rows and shared by every problem, ρ is what the problems
+have on average. A step reads the rows twice.
 """
 
 from __future__ import annotations
 
+import functools
+import itertools
 import math
+import operator
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +23,9 @@ import torch
 from scipy.linalg import get_lapack_funcs
 
 from alexkit.events import Reporter, StageAdvanced, StageFinished, StageStarted, silent
+from alexkit.probes.cores import LANES, blocks_of, lanes
 from alexkit.probes.descent import product
+from alexkit.probes.lines import Lines
 from alexkit.probes.objective import (
     Array,
     Certificate,
@@ -40,6 +46,12 @@ STOPPED = 0.8
 """Share of the asked gap at which the search stops; the rest is for its rounding."""
 STALLED = 20
 """Steps in which no problem came nearer: rounding allows no more."""
+TOGETHER = 64
+"""Problems of a block of rows that a line search looks at together: they fit a core's cache."""
+LEAST_SHARE = 1e-3
+"""Of rows inside the margin, that the preconditioner takes for granted."""
+LONG = 10**11
+"""Products of a pass that is worth a line of progress."""
 KEPT = 0.8
 """Problems that are done are left out once fewer than this share go on."""
 PERCENT = 100
@@ -61,18 +73,6 @@ class PrimalSolution:
     certificate: Certificate
     steps: npt.NDArray[np.int64]
     wide: npt.NDArray[np.bool_]
-
-
-@dataclass
-class Lines:
-    """What is kept of every row, for the problems of one group: (m, n) of the working type."""
-
-    margin: torch.Tensor
-    slope: torch.Tensor
-
-    def keep(self, which: torch.Tensor) -> None:
-        self.margin = self.margin[which]
-        self.slope = self.slope[which]
 
 
 class Streamed:
@@ -102,11 +102,10 @@ class Streamed:
         self.report = report
         n, d = x.shape
         self.size = d + (bias != 0)
-        self.block = max(1, BLOCK_BYTES // (4 * self.size))
-        self.width = max(1, memory // (3 * dtype.itemsize * n))
-        self.moments = torch.zeros(self.size, self.size, dtype=torch.float64, device=device)
-        for _, part in self._blocks(dtype):
-            self.moments += product(part.T.contiguous(), part).double()
+        self.block = max(1, min(BLOCK_BYTES // (4 * self.size), -(-n // LANES)))
+        self.width = max(1, memory // ((2 * dtype.itemsize + 1) * n))
+        self.made = (0.0, torch.empty(0))
+        self.moments = self._moments()
 
     def solve(
         self, problems: Problems, *, gap: float, start: Array | None = None
@@ -125,7 +124,7 @@ class Streamed:
         self.report(StageStarted("svm", PERCENT, "percent"))
         for c in np.unique(problems.c):
             alike = np.flatnonzero(problems.c == c)
-            inverse = self._inverse(2 * c * float(np.mean(problems.weights)))
+            scale = 2 * c * float(np.mean(problems.weights))
             done = int((problems.c < c).sum())
             for which in np.array_split(alike, -(-alike.size // self.width)):
 
@@ -133,7 +132,7 @@ class Streamed:
                     share = (done + part * count) / m
                     self.report(StageAdvanced("svm", int(PERCENT * share)))
 
-                found = self._solve(problems.some(which), u[which], inverse, gap, tell)
+                found = self._solve(problems.some(which), u[which], scale, gap, tell)
                 for place, value in zip((u, primal, dual, steps, wide), found, strict=True):
                     place[which] = value
                 done += which.size
@@ -143,7 +142,7 @@ class Streamed:
     def decisions(self, u: Array, rows: npt.NDArray[np.int64]) -> Array:
         """(m, rows) float64 decision values of some rows, ascending; reads all of them."""
         found = np.empty((len(u), len(rows)))
-        for where in self._slices():
+        for where in blocks_of(self.x.shape[0], self.block):
             at = slice(*np.searchsorted(rows, (where.start, where.stop)))
             part = lifted(self.x[where], self.bias)
             found[:, at] = u @ part[rows[at] - where.start].T
@@ -153,7 +152,7 @@ class Streamed:
         self,
         problems: Problems,
         start: Array,
-        inverse: torch.Tensor,
+        scale: float,
         gap: float,
         tell: Callable[[float], None],
     ) -> tuple[npt.NDArray[Any], ...]:
@@ -168,7 +167,7 @@ class Streamed:
             for which in (left[i : i + width] for i in range(0, left.size, width)):
                 part = problems.some(which)
                 begun = torch.from_numpy(u[which]).to(self.device, dtype)
-                ended, count = self._descend(part, begun, inverse.to(dtype), gap, tell)
+                ended, count = self._descend(part, begun, scale, gap, tell)
                 weights = ended.double().cpu().numpy()
                 found = certify(self.x, part, weights, bias=self.bias, block=self.block)
                 steps[which] += count.cpu().numpy()
@@ -185,7 +184,7 @@ class Streamed:
         self,
         problems: Problems,
         u: torch.Tensor,
-        inverse: torch.Tensor,
+        scale: float,
         gap: float,
         tell: Callable[[float], None],
     ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -193,21 +192,21 @@ class Streamed:
 
         With a = 2 c ξ of some weights, P - D(a) is half the squared length of the gradient.
         """
-        m, n = len(problems), self.x.shape[0]
+        m = len(problems)
         result, steps = u.clone(), torch.zeros(m, dtype=torch.int64, device=self.device)
         at = torch.arange(m, device=self.device)
-        lines = Lines(*(torch.ones(m, n, dtype=u.dtype, device=self.device) for _ in "ab"))
+        lines = Lines.of(problems, u.dtype, self.device)
         if bool(u.any()):
-            self._project(problems, u, lines)
-            lines.margin = 1 - lines.slope
+            self._project(u, lines)
+            self._move(torch.ones_like(u[:, 0]), lines)
         step, before, energy = (
             torch.zeros_like(u),
             torch.zeros_like(u),
             torch.ones_like(u[:, 0]),
         )
-        least, stalled = torch.full_like(energy, math.inf), 0
+        least, stalled, share = torch.full_like(energy, math.inf), 0, 1.0
         for _ in range(MAX_STEPS):
-            gradient, primal = self._gradient(problems, u, lines)
+            gradient, primal, inside = self._gradient(u, lines)
             reached = 0.5 * (gradient * gradient).sum(1) / torch.where(primal > 0, primal, 1.0)
             better = reached < least[at]
             result[at[better]], least[at] = u[better], torch.minimum(reached, least[at])
@@ -217,84 +216,119 @@ class Streamed:
             tell(min(1.0, max(0.0, math.log(max(worst, 1e-300)) / math.log(STOPPED * gap))))
             if not bool(todo.any()) or stalled == STALLED:
                 break
-            z = product(gradient, inverse)
+            if not 0.5 * share < inside < 2 * share:
+                share = max(inside, LEAST_SHARE)
+                step.zero_()  # what was learnt of curvature was of another preconditioner
+            z = product(gradient, self._inverse(scale * share).to(u.dtype))
             now = (gradient * z).sum(1)
             turn = ((now - (before * z).sum(1)) / energy).clamp_min(0)[:, None]
             step = turn * step - z  # the first is -z
             before, energy = gradient, torch.where(now > 0, now, 1.0)
             if int(todo.sum()) < KEPT * len(todo):
-                problems, at, u = problems.some(todo.cpu().numpy()), at[todo], u[todo]
+                at, u = at[todo], u[todo]
                 step, before, energy = step[todo], before[todo], energy[todo]
                 lines.keep(todo)
-            self._project(problems, step, lines)
-            t = self._search(problems, u, step, lines)
+            self._project(step, lines)
+            t = self._search(u, step, lines)
             u = u + t[:, None] * step
-            lines.margin.addcmul_(t[:, None], lines.slope, value=-1)
+            self._move(t, lines)
             steps[at] += 1
         return result, steps
 
     def _gradient(
-        self, problems: Problems, u: torch.Tensor, lines: Lines
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """(m, d + 1) gradients and (m) objectives."""
-        gradient, primal = u.clone(), 0.5 * (u * u).sum(1)
-        for where, part in self._blocks(u.dtype):
-            signs, twice = self._block(problems, where, u.dtype)
-            slack = lines.margin[:, where].clamp_min(0)
-            pulled = twice.mul_(slack)
-            primal += 0.5 * (pulled * slack).sum(1)
-            gradient -= product(pulled.mul_(signs), part)
-        return gradient, primal
+        self, u: torch.Tensor, lines: Lines
+    ) -> tuple[torch.Tensor, torch.Tensor, float]:
+        """(m, d + 1) gradients, (m) objectives, and the mean share of rows inside."""
 
-    def _project(self, problems: Problems, step: torch.Tensor, lines: Lines) -> None:
+        def look(blocks: list[slice]) -> tuple[torch.Tensor, torch.Tensor, int]:
+            pull, loss, count = torch.zeros_like(u), torch.zeros_like(u[:, 0]).double(), 0
+            for rows in blocks:
+                slack = lines.margin[:, rows].clamp_min(0)
+                count += int(slack.count_nonzero())
+                pulled = lines.weigh(slack, slice(None), rows)
+                loss += torch.linalg.vecdot(pulled, slack)
+                pull += product(pulled.mul_(lines.signs[:, rows]), self._rows(rows, u.dtype))
+            return pull, loss, count
+
+        found = list(zip(*self._lanes(look), strict=True))
+        pull, loss, count = (functools.reduce(operator.add, part) for part in found)
+        gradient = u - lines.price[:, None] * pull
+        primal = 0.5 * ((u * u).sum(1) + (lines.price * loss).to(u.dtype))
+        return gradient, primal, count / lines.margin.numel()
+
+    def _project(self, step: torch.Tensor, lines: Lines) -> None:
         """Writes how fast each row's s u·x̃ grows along ``step`` into ``lines.slope``."""
-        for where, part in self._blocks(step.dtype):
-            signs, _ = self._block(problems, where, step.dtype)
-            torch.mul(product(step, part.T), signs, out=lines.slope[:, where])
 
-    def _search(
-        self, problems: Problems, u: torch.Tensor, step: torch.Tensor, lines: Lines
-    ) -> torch.Tensor:
+        def look(blocks: list[slice]) -> None:
+            for rows in blocks:
+                along = product(step, self._rows(rows, step.dtype).T)
+                torch.mul(along, lines.signs[:, rows], out=lines.slope[:, rows])
+
+        self._lanes(look)
+
+    def _move(self, t: torch.Tensor, lines: Lines) -> None:
+        def look(blocks: list[slice]) -> None:
+            for rows in blocks:
+                lines.margin[:, rows].addcmul_(t[:, None], lines.slope[:, rows], value=-1)
+
+        self._lanes(look)
+
+    def _search(self, u: torch.Tensor, step: torch.Tensor, lines: Lines) -> torch.Tensor:
         """(m) how far along ``step``: Newton's method on a piecewise quadratic function."""
-        linear, quadratic = (u * step).sum(1), (step * step).sum(1)
-        t = torch.zeros_like(linear)
+        linear, quadratic = (u * step).sum(1).double(), (step * step).sum(1).double()
+        t = torch.zeros_like(u[:, 0])
+        groups = blocks_of(len(u), TOGETHER)
+
+        def look(blocks: list[slice]) -> tuple[torch.Tensor, torch.Tensor]:
+            above, below = torch.zeros_like(linear), torch.zeros_like(linear)
+            for rows, some in itertools.product(blocks, groups):
+                slope = lines.slope[some, rows]
+                slack = torch.addcmul(lines.margin[some, rows], t[some, None], slope, value=-1)
+                inside = lines.weigh(slope * (slack.clamp_min_(0) > 0), some, rows)
+                above[some] += torch.linalg.vecdot(inside, slack)
+                below[some] += torch.linalg.vecdot(inside, slope)
+            return above, below
+
         for _ in range(SEARCHES):
-            above, below = -linear, quadratic.clone()
-            for where in self._slices():
-                _, twice = self._block(problems, where, u.dtype)
-                margin, slope = lines.margin[:, where], lines.slope[:, where]
-                twice *= torch.addcmul(margin, t[:, None], slope, value=-1) > 0
-                weighted = twice.mul_(slope)
-                above += (weighted * margin).sum(1)
-                below += weighted.mul_(slope).sum(1)
-            t = above / torch.where(below > 0, below, 1.0)
+            found = zip(*self._lanes(look), strict=True)
+            pulled, bent = (functools.reduce(operator.add, part) for part in found)
+            fall = lines.price * pulled - linear - t * quadratic
+            curved = lines.price * bent + quadratic
+            t = t + (fall / torch.where(curved > 0, curved, 1.0)).to(t.dtype)
         return t
 
+    def _moments(self) -> torch.Tensor:
+        """(d + 1, d + 1) X̃ᵀX̃, in float64 from products of blocks to here."""
+        n, began = self.x.shape[0], time.perf_counter()
+        told = self.report if n * self.size**2 > LONG else silent
+        total = torch.zeros(self.size, self.size, dtype=torch.float64, device=self.device)
+        told(StageStarted("moments", n, "rows"))
+        for rows in blocks_of(n, self.block):
+            part = self._rows(rows, self.dtype)
+            total += product(part.T, part)  # numpy sees the symmetry: half the work
+            told(StageAdvanced("moments", rows.stop))
+        told(StageFinished("moments", n, time.perf_counter() - began))
+        return total
+
     def _inverse(self, scale: float) -> torch.Tensor:
-        matrix = scale * self.moments
-        matrix.diagonal().add_(1)
-        return inverted(matrix).to(self.dtype)
+        """(I + ``scale`` X̃ᵀX̃)⁻¹; the last one is kept."""
+        if self.made[0] != scale:
+            matrix = scale * self.moments
+            matrix.diagonal().add_(1)
+            self.made = (scale, inverted(matrix).to(self.dtype))
+        return self.made[1]
 
-    def _block(
-        self, problems: Problems, rows: slice, dtype: torch.dtype
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        signs, costs = (
-            torch.from_numpy(value).to(self.device)
-            for value in problems.block(rows, str(dtype)[6:])
-        )
-        return signs, costs.mul_(2)
+    def _lanes(self, work: Callable[[list[slice]], Any]) -> list[Any]:
+        blocks = blocks_of(self.x.shape[0], self.block)
+        return lanes(work, blocks) if self.device.type == "cpu" else [work(blocks)]
 
-    def _slices(self) -> list[slice]:
-        n = self.x.shape[0]
-        return [slice(i, min(i + self.block, n)) for i in range(0, n, self.block)]
-
-    def _blocks(self, dtype: torch.dtype) -> Iterator[tuple[slice, torch.Tensor]]:
+    def _rows(self, rows: slice, dtype: torch.dtype) -> torch.Tensor:
+        """(rows, d + 1) with the constant beside them."""
+        part = torch.empty(rows.stop - rows.start, self.size, dtype=dtype)
         d = self.x.shape[1]
-        for rows in self._slices():
-            part = torch.empty(rows.stop - rows.start, self.size, dtype=dtype)
-            part[:, :d] = torch.from_numpy(np.ascontiguousarray(self.x[rows]))
-            part[:, d:] = self.bias
-            yield rows, part.to(self.device)
+        part[:, :d] = torch.from_numpy(np.ascontiguousarray(self.x[rows]))
+        part[:, d:] = self.bias
+        return part.to(self.device)
 
 
 def inverted(matrix: torch.Tensor) -> torch.Tensor:

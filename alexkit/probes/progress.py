@@ -15,6 +15,8 @@ from alexkit.events import (
 )
 
 STAGE = "probe"
+SOLVING = "svm"
+"""A solver's own stage."""
 PERCENT = 100
 """In which a solver counts its own way."""
 
@@ -36,6 +38,10 @@ class Progress:
 
         def tell(event: Event) -> None:
             match event:
+                case StageStarted(stage) | StageFinished(stage) | StageAdvanced(stage) if (
+                    stage != SOLVING
+                ):
+                    self.report(event)
                 case StageAdvanced(_, done):
                     self._show(self._done + done * fits // PERCENT)
                 case Chosen(_, value) if value not in self._said:

@@ -19,6 +19,7 @@ from alexkit.errors import DataError
 from alexkit.events import Note, Reporter, Warned, silent
 from alexkit.images.source import NO_LABEL
 from alexkit.probes.choice import (
+    NOTHING,
     SEARCH_GAP,
     Choice,
     Inside,
@@ -31,6 +32,7 @@ from alexkit.probes.choice import (
     part_inside,
     signs_of,
 )
+from alexkit.probes.kept import Kept
 from alexkit.probes.kinds import Probe, ProbeKind, fit_probe
 from alexkit.probes.leaks import NEAR, Leaks, find_leaks
 from alexkit.probes.metrics import (
@@ -56,14 +58,17 @@ from alexkit.probes.rows import (
     row_keys,
 )
 from alexkit.probes.scores import summary
-from alexkit.probes.solver import GRAM_ROWS, Solver
+from alexkit.probes.solver import GRAM_ROWS, Solver, regime_of
 from alexkit.probes.splits import Division, Rows, check_division, counted, divide
 from alexkit.probes.svm import Labels, LinearModel, fit_linear_svm
 
 Array = npt.NDArray[np.float64]
 
 FINAL_GAP = 1e-6
-"""Relative duality gap of the fits that are scored."""
+"""Relative duality gap of the fits that are scored,"""
+STREAMED_GAP = 1e-4
+"""and of those whose rows are read in blocks: each step reads all of them twice, and a
+hundredth of the gap takes about twice the steps."""
 IN_MEMORY = 1 << 30
 """Bytes of training rows in float64 above which the solver reads them in blocks."""
 
@@ -144,11 +149,14 @@ class LayerResult:
     seconds: float
 
 
-def judge_layer(x: Features, task: Task, report: Reporter = silent) -> LayerResult:
+def judge_layer(
+    x: Features, task: Task, report: Reporter = silent, kept: Kept = NOTHING
+) -> LayerResult:
     """Looks for leaks, then judges every split; both told to ``report``.
 
     Args:
         x: (n, d) of any float type.
+        kept: where the scores of each C are kept, and whence they are taken.
 
     Raises:
         DataError: rows are not finite, or all zero.
@@ -165,7 +173,7 @@ def judge_layer(x: Features, task: Task, report: Reporter = silent) -> LayerResu
         turned = x = coordinates(inner_products(x))
     leaks = find_leaks(x, task.divisions, keys=keys)
     tell_leaks(leaks, task, report)
-    splits = list(_judge_all(x, task, report))
+    splits = list(_judge_all(x, task, report, kept))
     worst = max(split.gap for split in splits)
     if worst > SEARCH_GAP:
         report(Warned(f"a solution may be {worst:.1%} above the optimum of its objective"))
@@ -187,7 +195,11 @@ def tell_leaks(leaks: Leaks, task: Task, report: Reporter) -> None:
 
 
 def judge(
-    x: Features, task: Task, division: Division, progress: Progress | None = None
+    x: Features,
+    task: Task,
+    division: Division,
+    progress: Progress | None = None,
+    kept: Kept = NOTHING,
 ) -> SplitResult:
     """Normalises, chooses C, fits and scores one division; ``progress`` is told of each fit."""
     record, progress = task.record, progress or Progress()
@@ -199,11 +211,11 @@ def judge(
     width = len(norm.axes) if wanted.kind == "pca" else x.shape[1]
     train: Part | Array = Part(x, division.train, norm, width)
     if division.train.size * width * 8 <= IN_MEMORY:
-        train = np.asarray(train[:])
+        train = np.asarray(train[:], np.float64)
     y = None if task.y is None else task.y[division.train]
     signs = task.signs[division.train]
     inside = parted(task, division)
-    choice = choose_c(train, y, signs, record, inside, progress=progress)
+    choice = choose_c(train, y, signs, record, inside, progress=progress, kept=kept)
     fits = fits_at_once(y, signs, record)
     model = fit(train, y, signs, record, choice.c, progress.solver(fits))
     progress.fitted(fits)
@@ -232,15 +244,20 @@ def fit(
     if record.per_class:
         solver = Solver(x, problems=signs.shape[1], report=report)
         problems = Problems.of(signs, 1.0, factors=factors_of(signs.shape[1], record))
-        found, certificate, _ = solver.solve(replace(problems, c=c), gap=FINAL_GAP)
+        found, certificate, _ = solver.solve(replace(problems, c=c), gap=final_gap(x))
         weights, bias = solver.weights(found)
         labels = np.arange(signs.shape[1])
         return LinearModel(labels, weights, bias, float(np.median(c)), certificate.gap)
     if y is None:
         return _fit_each(np.asarray(x[:]), signs, record, c)
     if record.probe == "svm":
-        return fit_linear_svm(x, y, float(c[0]), gap=FINAL_GAP, report=report)
+        return fit_linear_svm(x, y, float(c[0]), gap=final_gap(x), report=report)
     return fit_probe(record.probe, np.asarray(x[:]), y, float(c[0]), gap=FINAL_GAP)
+
+
+def final_gap(x: Part | Array) -> float:
+    """The relative duality gap that an SVM of (n, d) rows is fitted to."""
+    return FINAL_GAP if regime_of(*x.shape) == "gram" else STREAMED_GAP
 
 
 def _fit_each(x: Array, signs: Signs, record: ProtocolRecord, c: Array) -> LinearModel:
@@ -285,14 +302,14 @@ def score(model: Probe, test: Part, task: Task, result: SplitResult) -> SplitRes
     )
 
 
-def _judge_all(x: Features, task: Task, report: Reporter) -> Iterator[SplitResult]:
+def _judge_all(x: Features, task: Task, report: Reporter, kept: Kept) -> Iterator[SplitResult]:
     total = 0
     for part in task.divisions:
         y = None if task.y is None else task.y[part.train]
         total += fits_in_all(y, task.signs[part.train], task.record, parted(task, part))
     progress = Progress(report, total)
-    for part in task.divisions:
-        yield judge(x, task, part, progress)
+    for number, part in enumerate(task.divisions):
+        yield judge(x, task, part, progress, kept.within(number))
     progress.finish()
 
 

@@ -56,8 +56,10 @@ class Part:
         """(m, width)."""
         return self.rows.size, self.width
 
-    def __getitem__(self, rows: slice) -> Array:
-        return self.norm(self.x[self.rows[rows]])
+    def __getitem__(self, rows: slice) -> npt.NDArray[Any]:
+        """Rows in float64, or as they are where nothing is done to them."""
+        some = self.x[self.rows[rows]]
+        return some if self.norm.norm.kind == "none" else self.norm(some)
 
 
 def blocks(n: int, d: int, nbytes: int | None = None) -> Iterator[Indices]:
@@ -130,7 +132,7 @@ def mean_square(x: Part | Array) -> float:
     n, d = x.shape
     total = 0.0
     for rows in blocks(n, d):
-        total += float((x[rows[0] : rows[-1] + 1] ** 2).sum())
+        total += float(np.square(x[rows[0] : rows[-1] + 1], dtype=np.float64).sum())
     if total == 0.0:
         raise DataError(
             "the features of all training rows are zero",

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from alexkit.errors import (
     DataError,
@@ -23,13 +21,15 @@ from alexkit.errors import (
 from alexkit.events import Chosen, Note, Reporter, Saved
 from alexkit.features.store import FeatureStore
 from alexkit.probes.compare import mcnemar
+from alexkit.probes.kept import Kept
 from alexkit.probes.norms import Norm
-from alexkit.probes.outcomes import Outcomes, outcomes
+from alexkit.probes.outcomes import outcomes
 from alexkit.probes.protocol import LayerResult, Task, judge_layer, tested
 from alexkit.probes.rows import Features
 from alexkit.probes.saved import probe_of, save_probe
 from alexkit.probes.scores import summary
 from alexkit.probes.solver import GRAM_ROWS
+from alexkit.recipes.eval_kept import Judged, judged_before, keep_judged, kept_in
 from alexkit.recipes.eval_plan import Plan, describe, plan, tell_pooling
 from alexkit.recipes.eval_rows import EvalRows, LayerRows, free_memory, write_splits
 from alexkit.recipes.inputs import choose_feature_files
@@ -44,22 +44,6 @@ from alexkit.recipes.reporting import report_at_the_end
 from alexkit.recipes.run_dir import Remembering, RunDir, write_json
 
 EVAL_FILE = "eval.json"
-
-
-@dataclass(frozen=True)
-class Judged:
-    """A layer that was judged, and what is compared with others.
-
-    Attributes:
-        name: the layer, with its file where there are several.
-        right: (n) 1 or 0, -1 for rows that were not tested.
-        outcomes: of each row, None where rows may have several classes.
-    """
-
-    name: str
-    result: dict[str, Any]
-    right: npt.NDArray[np.int64]
-    outcomes: Outcomes | None
 
 
 def run(options: EvalOptions, report: Reporter) -> dict[str, Any]:
@@ -78,7 +62,8 @@ def run(options: EvalOptions, report: Reporter) -> dict[str, Any]:
         planned = plan(options, stores, report)
         _check_outputs(options, sum(map(len, layers)))
         with RunDir.open("eval", options, report) as folder:
-            judged = list(_judge(stores, layers, planned, options, report))
+            kept = kept_in(folder.path / "state", files, options)
+            judged = list(_judge(stores, layers, planned, options, kept, report))
             result = {
                 "protocol": describe(planned, options),
                 "results": [one.result for one in judged],
@@ -91,6 +76,7 @@ def run(options: EvalOptions, report: Reporter) -> dict[str, Any]:
                 report(Saved("splits", str(options.save_splits)))
             path = folder.path / EVAL_FILE
             write_json(path, result)
+            kept.drop()
             report(Saved("scores", str(path)))
             folder.finish({"file": str(path)})
             report_at_the_end(folder.path, report)
@@ -102,18 +88,28 @@ def _judge(
     layers: Sequence[Sequence[str]],
     planned: Plan,
     options: EvalOptions,
+    kept: Kept,
     report: Reporter,
 ) -> Iterator[Judged]:
     for store, names, places in zip(stores, layers, planned.rows.places, strict=True):
         for layer in names:
             report(Note(f"{store.path}: {layer}"))
+            known = [
+                kept.within(f"{stores.index(store)}-{names.index(layer)}-{number}")
+                for number in range(len(planned.tasks))
+            ]
+            before = [judged_before(one) for one in known]
+            if options.save is None and all(before):
+                report(Note(f"{layer} was judged before the interruption"))
+                yield from filter(None, before)
+                continue
             tell_pooling(layer, planned.record, report)
             rows = LayerRows(store, layer, places, pool=planned.record.pooled)
             if rows.views:
                 report(Note(f"{layer} is the mean over the views of an image"))
             x = _in_memory(rows, planned.record.norm, planned.record.probe, report)
-            for task in planned.tasks:
-                found = judge_layer(x, task, report)
+            for task, place in zip(planned.tasks, known, strict=True):
+                found = judge_layer(x, task, report, place.within("split"))
                 told: dict[str, Any] = {"file": str(store.path), "layer": layer}
                 if task.record.parts == "few-shot" and options.splits is None:
                     told["shots"] = task.record.shots
@@ -125,7 +121,8 @@ def _judge(
                 right = tested(found.splits, x.shape[0])
                 name = name if task is planned.tasks[-1] else ""
                 each = outcomes(found.splits, x.shape[0])
-                yield Judged(name, told | scores, right, each)
+                yield keep_judged(place, Judged(name, told | scores, right, each))
+                place.within("split").drop()
 
 
 def _in_memory(rows: LayerRows, norm: str, probe: str, report: Reporter) -> Features:

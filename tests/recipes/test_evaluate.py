@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,12 +15,14 @@ import pytest
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.svm import LinearSVC
 
-from alexkit.choices import FeatureDtype
+from alexkit.choices import FeatureDtype, Protocol
 from alexkit.cli.app import run
+from alexkit.events import Event, Note
 from alexkit.features.layout import RowTable, Status
 from alexkit.features.store import FeatureStore
 from alexkit.probes.saved import load_probe
 from alexkit.recipes import eval_rows, evaluate
+from alexkit.recipes.options import EvalOptions
 
 Make = Callable[..., Path]
 CLASSES = ("ants", "bees", "cats")
@@ -80,6 +85,11 @@ def scores(folder: str) -> dict[str, Any]:
     return found
 
 
+def timeless(out: str) -> str:
+    lines = Path(out, "eval.json").read_text().splitlines()
+    return "\n".join(line for line in lines if '"seconds":' not in line)
+
+
 class TestResults:
     def test_the_layer_curve_and_which_layer_is_better(
         self, make: Make, capsys: pytest.CaptureFixture[str]
@@ -117,11 +127,62 @@ class TestResults:
         for out in ("A", "B"):
             assert run(["eval", "F.h5", *words, "--seed", "4", "--out", out]) == 0
 
-        def timeless(out: str) -> str:
-            lines = Path(out, "eval.json").read_text().splitlines()
-            return "\n".join(line for line in lines if '"seconds":' not in line)
-
         assert timeless("A") == timeless("B")
+
+    def test_after_a_signal_the_same_command_goes_on(
+        self, make: Make, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        make()
+        words = ["eval", "F.h5", "--shots", "10", "--repeats", "60", "--out"]
+        child = subprocess.Popen(
+            [
+                sys.executable,
+                "-c",
+                "from alexkit.cli.app import program; program()",
+                *words,
+                "A",
+            ],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert child.stderr is not None
+        with child.stderr as lines:
+            for line in lines:
+                if "F.h5: fc7" in line:  # the first layer is judged
+                    child.send_signal(signal.SIGINT)
+                    break
+            told = lines.read()
+        assert child.wait(timeout=60) == 130
+        assert told.endswith("error: interrupted\nhint: the same command continues\n")
+        assert not Path("A", "eval.json").exists()
+        assert run([*words, "A"]) == 0
+        assert "fc6 was judged before the interruption" in capsys.readouterr().err
+        assert run([*words, "B"]) == 0
+        assert timeless("A") == timeless("B")
+        predicted = [Path(out, "predictions.csv").read_bytes() for out in ("A", "B")]
+        assert predicted[0] == predicted[1]
+        assert [path.name for path in Path("A", "state").iterdir()] == ["lock"]
+
+    def test_features_that_were_made_anew_are_judged_anew(
+        self, make: Make, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        def interrupt(event: Event) -> None:
+            if isinstance(event, Note) and event.text.endswith("fc7"):
+                raise KeyboardInterrupt
+
+        options = EvalOptions(
+            files=(make(),), protocol=Protocol.FEW_SHOT, shots=10, repeats=3, out=Path("A")
+        )
+        with pytest.raises(KeyboardInterrupt):
+            evaluate.run(options, interrupt)
+        assert list(Path("A/state").glob("*.npz"))
+        Path("F.h5").unlink()
+        make(seed=1)
+        words = ["--protocol", "few-shot", "--shots", "10", "--repeats", "3", "--out", "A"]
+        assert run(["eval", "F.h5", *words]) == 0
+        told = capsys.readouterr().err
+        assert "continuing A" in told
+        assert "judged before" not in told
 
     def test_rows_with_a_bad_image_are_left_out_and_counted(
         self, make: Make, capsys: pytest.CaptureFixture[str]

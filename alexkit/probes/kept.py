@@ -1,0 +1,67 @@
+"""What has been found of a long judgement, kept on disk so that it can go on."""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+BASIS = "basis"
+"""Under which a file holds what its arrays were found with."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A place for some arrays, replaced as a whole.
+
+    Attributes:
+        folder: where; None keeps nothing.
+        basis: what the arrays are found with; those of another basis are not there.
+        name: of this place.
+    """
+
+    folder: Path | None = None
+    basis: str = ""
+    name: str = "kept"
+
+    def within(self, name: object) -> Kept:
+        """Another place, named after this one."""
+        return replace(self, name=f"{self.name}-{name}")
+
+    def load(self) -> dict[str, npt.NDArray[Any]] | None:
+        """What was stored last; None where nothing was, or it cannot be read."""
+        if self.folder is None:
+            return None
+        try:
+            with np.load(self._path, allow_pickle=False) as file:
+                found = {name: file[name] for name in file.files}
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+            return None
+        return found if str(found.pop(BASIS, None)) == self.basis else None
+
+    def store(self, **arrays: npt.NDArray[Any]) -> None:
+        """Replaces what is there: killed meanwhile, the old arrays or the new are there. Not
+        waited for until they are on the disk: what a power cut damages is found again."""
+        if self.folder is None:
+            return
+        whole: dict[str, Any] = {**arrays, BASIS: np.array(self.basis)}
+        partial = self._path.with_suffix(".partial")
+        with partial.open("wb") as file:
+            np.savez(file, **whole)
+        partial.replace(self._path)
+
+    def drop(self) -> None:
+        """Removes this place and all that are named after it."""
+        if self.folder is not None:
+            for suffix in (".npz", ".partial"):
+                for path in self.folder.glob(f"{self.name}*{suffix}"):
+                    path.unlink()
+
+    @property
+    def _path(self) -> Path:
+        assert self.folder is not None
+        return self.folder / f"{self.name}.npz"
