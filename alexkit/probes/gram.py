@@ -360,7 +360,8 @@ class Gram:
 
     def _rows(self, rows: slice) -> torch.Tensor:
         """(rows, d) in float64, without the constant beside them."""
-        return self._here(np.asarray(self.x[rows], np.float64))
+        part = np.asarray(self.x[rows], np.float64)
+        return self._here(part if part.flags.writeable else part.copy())
 
     def _here(self, value: npt.NDArray[Any]) -> torch.Tensor:
         return torch.from_numpy(value).to(self.device)

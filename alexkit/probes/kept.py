@@ -37,7 +37,7 @@ class Kept:
         if self.folder is None:
             return None
         try:
-            with np.load(self._path, allow_pickle=False) as file:
+            with self._path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
                 found = {name: file[name] for name in file.files}
         except (OSError, ValueError, EOFError, zipfile.BadZipFile):
             return None

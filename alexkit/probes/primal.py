@@ -324,11 +324,11 @@ class Streamed:
 
     def _rows(self, rows: slice, dtype: torch.dtype) -> torch.Tensor:
         """(rows, d + 1) with the constant beside them."""
-        part = torch.empty(rows.stop - rows.start, self.size, dtype=dtype)
+        part = np.empty((rows.stop - rows.start, self.size), str(dtype)[6:])
         d = self.x.shape[1]
-        part[:, :d] = torch.from_numpy(np.ascontiguousarray(self.x[rows]))
+        part[:, :d] = self.x[rows]
         part[:, d:] = self.bias
-        return part.to(self.device)
+        return torch.from_numpy(part).to(self.device)
 
 
 def inverted(matrix: torch.Tensor) -> torch.Tensor:
