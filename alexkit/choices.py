@@ -40,7 +40,13 @@ class Augment(str, Enum):
     AUTO = "auto"
     NONE = "none"
     VIEWS = "views"
+    CORNERS = "corners"
     RANDOM = "random"
+
+    @property
+    def stored(self) -> bool:
+        """Whether it is more than one view of each photo, kept in a file."""
+        return self in (Augment.VIEWS, Augment.CORNERS)
 
 
 class Balance(str, Enum):

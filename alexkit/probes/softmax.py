@@ -3,6 +3,7 @@ them, an L2 penalty on the weights."""
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,11 +12,14 @@ from scipy.optimize import minimize, minimize_scalar
 from torch import Tensor
 
 from alexkit.probes.objective import Array
+from alexkit.probes.solver import one_torch_thread
 from alexkit.probes.svm import Labels, LinearModel
 
 TOLERANCE = 1e-4
 """Of the largest entry of the mean loss's gradient, the rows having a mean square of 1."""
 ITERATIONS = 300
+MANY = 2_000_000
+"""Numbers in the rows from which on products are worth several threads."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,7 @@ def fit_softmax(
     *,
     importance: Array | None = None,
     start: LinearModel | None = None,
+    tolerance: float = TOLERANCE,
 ) -> LinearModel:
     """½ ‖W‖² + C Σ log loss, intercepts free, for (n) labels of K ≥ 2 classes.
 
@@ -51,6 +56,7 @@ def fit_softmax(
         c: the price of the loss, > 0.
         importance: (n) what the loss of each row is multiplied by; None is 1.
         start: a model of the same rows to begin at, say of a smaller C.
+        tolerance: see :data:`TOLERANCE`; a larger one will do to rank several C.
 
     Returns:
         A model that takes rows as they were before they were scaled.
@@ -73,8 +79,9 @@ def fit_softmax(
         return float(value) / n, gradient.numpy() / n
 
     begin = np.zeros(k * (d + 1)) if start is None else _scaled(start, rows)
-    options = {"maxiter": ITERATIONS, "gtol": TOLERANCE, "maxcor": 20}
-    found = minimize(loss, begin, jac=True, method="L-BFGS-B", options=options).x
+    options = {"maxiter": ITERATIONS, "gtol": tolerance, "maxcor": 20}
+    with one_torch_thread() if n * d < MANY else nullcontext():
+        found = minimize(loss, begin, jac=True, method="L-BFGS-B", options=options).x
     weights = found[: k * d].reshape(k, d) / rows.length
     bias = found[k * d :] - weights @ rows.mean.double().numpy()
     return LinearModel.of(labels, weights, bias, c, None)

@@ -12,7 +12,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from alexkit.choices import Split
-from alexkit.errors import DataError
+from alexkit.errors import DamagedFile, DataError
 from alexkit.events import Chosen, Note, Reporter, Warned, silent
 from alexkit.images.draws import Rows
 from alexkit.images.duplicates import find_duplicates
@@ -164,7 +164,8 @@ def tell_counts(
     single = [source.classes[k] for k in np.flatnonzero(every == 1)]
     if single:
         shown = ", ".join(map(repr, single[:3])) + (", …" if len(single) > 3 else "")
-        report(Warned(f"{len(single)} classes have one photo, which cannot judge: {shown}"))
+        some = "class has" if len(single) == 1 else "classes have"
+        report(Warned(f"{len(single)} {some} one photo, which cannot judge: {shown}"))
     fewest = int(every[every > 0].min())
     if folds is None and fewest < FEW and _own_share(source):
         report(
@@ -186,6 +187,26 @@ def write_split(path: Path, source: ImageSource, rows: Holdout) -> None:
                 record = source.record(row)
                 table.writerow((record.path, source.classes[record.label], split.value))
     partial.replace(path)
+
+
+def learnt_from(path: Path, source: ImageSource) -> npt.NDArray[np.bool_]:
+    """(N) which images of ``source`` a division that :func:`write_split` wrote has as
+    ``train``, by their paths.
+
+    Raises:
+        DamagedFile: it is no such file.
+    """
+    try:
+        with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+            lines = list(csv.DictReader(file))
+        learnt = {line["path"] for line in lines if line["split"] == Split.TRAIN.value}
+    except (OSError, KeyError, csv.Error) as problem:
+        raise DamagedFile(
+            f"{path} cannot be read as a division of images: {problem!r}",
+            hint="it is part of the run; name what judges with --split all",
+        ) from problem
+    found = (source.record(row).path in learnt for row in range(len(source)))
+    return np.fromiter(found, bool, len(source))
 
 
 def _own_split(source: ImageSource, rows: Holdout) -> bool:

@@ -52,6 +52,7 @@ from alexkit.recipes.reporting import report_at_the_end
 from alexkit.recipes.run_dir import Remembering, RunDir
 from alexkit.recipes.stored import StoredViews
 from alexkit.recipes.unfreezing import unfreeze
+from alexkit.training.launch import launched_world
 
 HOLD_OUT = 0.2
 
@@ -72,6 +73,11 @@ def run(options: FinetuneOptions, report: Reporter) -> dict[str, Any]:
     """
     if options.data is None:
         raise UsageError("no data was named", hint="type: alexkit finetune mydata/")
+    if launched_world() > 1:
+        raise UsageError(
+            f"finetune is one process, and the launcher started {launched_world()}",
+            hint="type alexkit finetune without torchrun; train and features share their work",
+        )
     remembering = Remembering(report)
     work = _settle(options, remembering)
     with RunDir.open("finetune", options, remembering) as folder:

@@ -86,9 +86,9 @@ def _with_pixels(
             "--augment random makes new pixels at every epoch, so nothing can be stored",
             hint="add --uncached, or use --augment views",
         )
-    if not stored and augment is Augment.VIEWS:
+    if not stored and augment.stored:
         raise UsageError(
-            "--augment views are the views that are stored of a frozen part",
+            f"--augment {augment.value} are views that are stored of a frozen part",
             hint="use --augment random, or leave out --uncached and --freeze none",
         )
     if head is not FitHead.FC and not stored:
@@ -97,9 +97,14 @@ def _with_pixels(
         )
     if augment is Augment.AUTO:
         augment = Augment.VIEWS if stored else Augment.RANDOM
-    if augment is Augment.VIEWS:
+    if augment.stored:
+        told = "mirrored" if augment is Augment.VIEWS else "corners, centre, mirrored"
         report(
-            Chosen("augmentation", "stored views", "the frozen part runs once, not every epoch")
+            Chosen(
+                "augmentation",
+                "stored views",
+                f"{told}: the frozen part runs once, not every epoch",
+            )
         )
     return How(freeze, head, after, augment, stored)
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 
 from alexkit.choices import Augment, Balance
-from alexkit.events import Chosen, Reporter, Saved, silent
+from alexkit.events import Chosen, Note, Reporter, Saved, silent
 from alexkit.images.draws import Rows
 from alexkit.images.source import ImageSource
 from alexkit.images.views import Views
@@ -32,7 +32,7 @@ from alexkit.recipes.solved_head import FOLDS, Solved, solve
 from alexkit.recipes.stored import StoredViews, job_of, stored_values, usable_views
 from alexkit.training.loop import validate
 
-VIEWS = Views("flip")
+VIEWS = {Augment.VIEWS: Views("flip"), Augment.CORNERS: Views("ten")}
 UNEVEN = 3
 """The ratio of the largest class to the smallest from which rare classes weigh more."""
 CACHE = "cache"
@@ -58,8 +58,11 @@ def stored_for(work: Work, ledger: Ledger, report: Reporter) -> StoredViews | No
         return None
     assert how.after is not None
     values = int(np.prod(work.backbone.net.layer_shapes()[how.after]))
-    views = VIEWS if how.augment is Augment.VIEWS else Views()
-    views = usable_views(values, len(work.source), views)
+    asked = VIEWS.get(how.augment, Views())
+    asked.places(work.backbone.preprocess)  # that there is room for them
+    views = usable_views(values, len(work.source), asked)
+    if views != asked:
+        report(Note(f"views: {views}, as {asked} of {len(work.source):,} photos are too many"))
     return stored_part(work, how.after, views, ledger, report)
 
 
@@ -134,6 +137,7 @@ def solve_head(
         labels,
         fold,
         classes=len(work.source.classes),
+        maps=stored.values.shape[2] if stored.values.ndim == 5 else None,
         importance=importance,
         report=report,
     )

@@ -149,7 +149,8 @@ def _tell_network(backbone: Backbone | TorchvisionBackbone, report: Reporter) ->
     report(
         Chosen("network", backbone.name, f"weights {backbone.source} {backbone.sha256[:12]}")
     )
-    if backbone.missing:
+    headed = isinstance(backbone, Backbone) and backbone.net.fc8 is not None
+    if backbone.missing and not headed:  # a fine-tuned fc8 may read pool5, without fc6 and fc7
         report(Note(f"the weights have no classifier: {', '.join(backbone.missing)}"))
 
 

@@ -137,7 +137,9 @@ class FinetuneOptions(FitOptions):
     )
     head: FitHead = option(FitHead.AUTO, "logistic, svm: fitted at once; fc: in epochs.")
     lr: str | None = option(None, "Rate to begin with, or find.", "RATE")  # type: ignore[assignment]
-    augment: Augment = option(Augment.AUTO, "none, views (mirrored, stored) or random.")
+    augment: Augment = option(
+        Augment.AUTO, "none, random, or stored: views (mirrored), corners."
+    )
     uncached: bool = option(False, "Run the frozen part again at every epoch.")
     folds: int | None = option(None, "Judge all photos in K parts: mean ± sd.", "K", least=2)
     balance: Balance = option(Balance.AUTO, "Rare classes weigh more (auto: from 3 to 1).")

@@ -15,13 +15,14 @@ import torch
 from torch import Tensor
 
 from alexkit.choices import Compress, FeatureDtype
-from alexkit.errors import DataError
+from alexkit.errors import DamagedFile, DataError, OutOfSpace
 from alexkit.events import (
     Note,
     Reporter,
     StageAdvanced,
     StageFinished,
     StageStarted,
+    Warned,
     silent,
 )
 from alexkit.features.layout import RowTable
@@ -97,7 +98,8 @@ def stored_values(job: Job, folder: Path, ledger: Ledger, report: Reporter) -> S
     """Reads the values of every photo, after computing those that are not there yet.
 
     The file's name is a hash of what decides its values: weights, pixels, views. A run with
-    another head, another seed or another split finds it again.
+    another head, another seed or another split finds it again. One that is damaged, finished
+    or not, is made anew, and that is said: nothing is in it but what can be computed again.
 
     Raises:
         Interrupted: by a signal; the same command goes on with the photos that are left.
@@ -108,10 +110,14 @@ def stored_values(job: Job, folder: Path, ledger: Ledger, report: Reporter) -> S
     fingerprint = _fingerprint(job)
     key = hashlib.sha256(json.dumps(fingerprint, sort_keys=True).encode()).hexdigest()[:16]
     path = folder / f"{layer.replace('/', '_')}-{key}.h5"
-    if path.is_file():
+    if _is_whole(path, report):
         report(Note(f"the frozen part was run before: {path}"))
     else:
-        tell_forecast(path, len(job.source), job.stored, report)
+        try:
+            tell_forecast(path, len(job.source), job.stored, report)
+        except OutOfSpace as problem:
+            hint = "free some space, choose another --out, or store less: --augment none"
+            raise OutOfSpace(problem.message, hint=hint) from problem
         _compute(job, path, fingerprint, ledger, report)
     with FeatureStore.open(path) as store:
         usable = store.rows()
@@ -126,6 +132,18 @@ def stored_values(job: Job, folder: Path, ledger: Ledger, report: Reporter) -> S
     if len(job.stored.views) == 1:
         values = values[:, None]
     return StoredViews(path, layer, job.stored.views, usable, values)
+
+
+def _is_whole(path: Path, report: Reporter) -> bool:
+    """Whether the file is there as it was written."""
+    if not path.is_file():
+        return False
+    try:
+        FeatureStore.open(path).close()
+    except DamagedFile as problem:
+        report(Warned(f"{problem.message}: the frozen part is run again"))
+        return False
+    return True
 
 
 def _compute(
@@ -154,6 +172,7 @@ def _compute(
         layers=job.stored.shapes,
         dtype=job.stored.dtype,
         provenance=provenance,
+        overwrite=True,
     ) as writer:
         done = writer.size - writer.pending().size
         report(StageStarted(STAGE, writer.size, "images", done))

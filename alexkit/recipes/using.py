@@ -60,7 +60,9 @@ class ValidateOptions(SharedOptions):
     weights: tuple[str, ...] = _networks_option()
     model: str | None = option(None, "Network, where the weights do not tell.", "NAME")
     split: str | None = option(
-        None, "val, test, train or all (default: val, else test, else all).", "SPLIT"
+        None,
+        "val, test, train or all (default: val, test, or what is new to the run).",
+        "SPLIT",
     )
     views: str = _views_option()
     class_map: Path | None = _class_map_option()

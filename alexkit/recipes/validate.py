@@ -12,19 +12,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from alexkit.choices import Split
-from alexkit.errors import DataError, FileMismatch, UnknownName
+from alexkit.errors import DataError, FileMismatch
 from alexkit.events import (
-    Chosen,
     Reporter,
     Saved,
     StageAdvanced,
     StageFinished,
     StageStarted,
-    Warned,
 )
 from alexkit.images.draws import Rows
-from alexkit.images.source import NO_LABEL, SPLITS, ImageSource
+from alexkit.images.source import ImageSource
 from alexkit.images.views import Views
 from alexkit.probes.metrics import (
     calibration,
@@ -34,41 +31,22 @@ from alexkit.probes.metrics import (
     predictions,
     top_k,
 )
-from alexkit.recipes.classes import Labels, data_labels, match_classes
+from alexkit.recipes.classes import Labels, match_classes
 from alexkit.recipes.classify import Classifier, choose_classifier, classify, job_for
 from alexkit.recipes.devices import one_device
 from alexkit.recipes.extraction import Job
 from alexkit.recipes.inputs import choose_data, data_record, open_data, tell_pack
+from alexkit.recipes.judged_rows import Task, choose_rows
 from alexkit.recipes.ledger import LEDGER, Ledger
 from alexkit.recipes.orientation import settle_exif
 from alexkit.recipes.predictions import COLUMNS, PREDICTIONS, write_predictions
-from alexkit.recipes.run_dir import RECORD, Remembering, RunDir, read_record, write_json
+from alexkit.recipes.run_dir import Remembering, RunDir, write_json
 from alexkit.recipes.using import ValidateOptions
 
 VALIDATE_FILE = "validate.json"
 CONFUSION_FILE = "confusion.csv"
-EVERY = "all"
 
 Scores = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class _Task:
-    """What is judged.
-
-    Attributes:
-        source: the images.
-        rows: (n) int64, those with a label, of the split.
-        labels: (n) int64, of the data.
-        classes: K' names of the data's classes.
-        split: what the rows are called.
-    """
-
-    source: ImageSource
-    rows: Rows
-    labels: Labels
-    classes: tuple[str, ...]
-    split: str
 
 
 def run(options: ValidateOptions, report: Reporter) -> dict[str, Any]:
@@ -92,15 +70,15 @@ def run(options: ValidateOptions, report: Reporter) -> dict[str, Any]:
     data = choose_data(options.data, "alexkit validate mydata/", report)
     device = one_device(options.device, report)
     source = open_data(data, report)
-    task = _task(source, options.split, report)
     chosen = [
         choose_classifier(options.model, weights, options.class_map, options.seed, report)
         for weights in options.weights
     ]
+    sources = [one.backbone.source for one in chosen]
+    task = choose_rows(source, options.split, sources, report)
     orders, labels = _matched(chosen, task, report)
     for one in chosen:
         _settle(one, options, source, report)
-    _warn_of_training(chosen, task, report)
     jobs = [
         job_for(source, one.backbone, one.layer, views, device, options, report)
         for one in chosen
@@ -135,44 +113,8 @@ def run(options: ValidateOptions, report: Reporter) -> dict[str, Any]:
     return result
 
 
-def _task(source: ImageSource, split: str | None, report: Reporter) -> _Task:
-    """The labelled rows of the split that is asked for; else of ``val``, else of ``test``,
-    else all.
-
-    Raises:
-        UnknownName: ``split`` is no split.
-        DataError: there is no labelled row in it.
-    """
-    known = [word.value for word in Split if word.value] + [EVERY]
-    if split is not None and split not in known:
-        raise UnknownName("split", split, known)
-    classes, labels = data_labels(source, report)
-    codes = np.asarray(source.splits)
-    counts = {
-        name: int(((codes == SPLITS.index(Split(name))) & (labels != NO_LABEL)).sum())
-        for name in known[:-1]
-    }
-    chosen = split
-    if chosen is None:
-        chosen = next((name for name in ("val", "test") if counts[name]), EVERY)
-        images = int((labels != NO_LABEL).sum()) if chosen == EVERY else counts[chosen]
-        told = "all that have a label" if chosen == EVERY else "the images set apart"
-        report(Chosen("judged by", f"{images:,} images of {chosen}", told))
-    wanted = labels != NO_LABEL
-    if chosen != EVERY:
-        wanted &= codes == SPLITS.index(Split(chosen))
-    rows = np.flatnonzero(wanted)
-    if not len(rows):
-        there = ", ".join(name for name, count in counts.items() if count) or EVERY
-        raise DataError(
-            f"{source.root} has no labelled image of the split {chosen!r}",
-            hint=f"there is: {there}",
-        )
-    return _Task(source, rows, labels[rows], classes, "" if chosen == EVERY else chosen)
-
-
 def _matched(
-    chosen: Sequence[Classifier], task: _Task, report: Reporter
+    chosen: Sequence[Classifier], task: Task, report: Reporter
 ) -> tuple[list[Labels], Labels]:
     """For each network its outputs in the order of the first one's; and (n) the first
     network's output that each row should be.
@@ -218,22 +160,6 @@ def _settle(
     tell_pack(source, made, report)
 
 
-def _warn_of_training(chosen: Sequence[Classifier], task: _Task, report: Reporter) -> None:
-    """Says where the images that are judged are among those a network was trained on."""
-    for one in chosen:
-        folder = Path(one.backbone.source).parent.parent
-        if not (folder / RECORD).is_file() or task.split in ("val", "test"):
-            continue
-        data = read_record(folder).get("data") or {}
-        if data.get("fingerprint") == task.source.fingerprint():
-            report(
-                Warned(
-                    f"{folder} was trained on images of this data: its accuracy on new ones "
-                    "is the one it held out, which alexkit info tells"
-                )
-            )
-
-
 def _scores(
     job: Job, rows: Rows, ledger: Ledger, report: Reporter
 ) -> tuple[Scores, npt.NDArray[np.bool_]]:
@@ -270,7 +196,7 @@ class _Judged:
         labels: (m) the output each should be.
     """
 
-    task: _Task
+    task: Task
     scores: Scores
     there: npt.NDArray[np.bool_]
     labels: Labels

@@ -51,6 +51,12 @@ def launched_rank() -> int:
     return int(rank) if rank.isdecimal() else 0
 
 
+def launched_world() -> int:
+    """How many processes the launcher started; 1 where there is no launcher."""
+    world = os.environ["WORLD_SIZE"] if launched() else "1"
+    return int(world) if world.isdecimal() else 1
+
+
 class Ranks:
     """The processes of one command; one alone where no launcher started it.
 

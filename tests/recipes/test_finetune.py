@@ -22,7 +22,9 @@ from alexkit.models.specs import find_spec
 from alexkit.models.zoo import load_any, load_backbone
 from alexkit.recipes.division import divide, folds_of, groups_of
 from alexkit.recipes.run_dir import read_record
-from alexkit.recipes.solved_head import solve
+from alexkit.recipes.solved_head import SHARES, Form, solve
+from alexkit.recipes.using import ValidateOptions
+from alexkit.recipes.validate import run as validate
 from tests.conftest import photos_in
 
 NO_ROWS = np.empty(0, np.int64)
@@ -103,9 +105,22 @@ def test_a_solved_head_is_a_whole_network_and_its_frozen_part_runs_once(
     with Path(result["run"], "predictions.csv").open() as file:
         assert len(list(csv.DictReader(file))) == 6
     heard = Heard()
+    judged = validate(ValidateOptions(data=Path("photos"), weights=(result["run"],)), heard)
+    assert (judged["split"], judged["n"], judged["top1"]) == ("val", 6, 1.0)
+    assert "judged by: 6 images of val: those that runs/finetune-001 has not" in heard.texts()
+    every = ValidateOptions(data=Path("photos"), weights=(result["run"],), split="all")
+    assert validate(every, heard)["n"] == 24
+    assert "was trained on images of this data" in heard.texts()
     other = finetune("photos", weights=convs, head="svm", seed=3, report=heard)
     assert "was run before" in heard.texts()
     assert other["top1"] == 1.0
+    (cache,) = Path("runs/cache").glob("*.h5")
+    cache.write_bytes(cache.read_bytes()[:-40_000])
+    heard.clear()
+    again = finetune("photos", weights=convs, report=heard, out="runs/again")
+    assert "the frozen part is run again" in heard.texts()
+    assert all(torch.equal(t, best("runs/again")[name]) for name, t in after.items())
+    assert again["top1"] == 1.0
 
 
 def load_file_pth(path: Path) -> dict[str, torch.Tensor]:
@@ -131,6 +146,42 @@ def test_a_solved_head_separates_and_its_probabilities_fit(kind: FitHead) -> Non
     right = p.argmax(dim=1).numpy() == labels
     assert right.mean() > 0.6
     assert abs(float(p.max(dim=1).values.mean()) - right.mean()) < 0.12, "calibrated"
+
+
+@pytest.mark.parametrize("rows", [5, 200], ids=["turned", "as they are"])
+@pytest.mark.parametrize("share", SHARES)
+def test_weights_for_maps_and_their_means_are_weights_for_maps(rows: int, share: float) -> None:
+    x = torch.rand(rows, 10 * 6, generator=torch.Generator().manual_seed(0))
+    x[2] = 0.0
+    x[3] = x[4]
+    form = Form.of(x, 10, share)
+    assert (form.turned is not None) == (rows == 5)
+    length = form.rows.square().sum(dim=1).mean()
+    assert float(length) == pytest.approx(1.0, rel=1e-4)
+    found = np.random.default_rng(0).normal(size=(3, rows)) @ form.rows.double().numpy()
+    weights = form.weights(found)
+    assert weights.shape == (3, 60)
+    want = form.rows.double().numpy() @ found.T
+    assert np.allclose(x.double().numpy() @ weights.T, want, atol=1e-3 * np.abs(want).max())
+    if share == 1.0:
+        assert np.allclose(weights.reshape(3, 10, 6), weights.reshape(3, 10, 6)[..., :1])
+
+
+def test_what_is_in_a_photo_is_told_from_where_it_is() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.arange(90) % 3
+    fold = np.arange(90) // 3 % 3
+
+    def chosen(x: torch.Tensor) -> float:
+        told = {"classes": 3, "maps": 4, "importance": None, "report": lambda event: None}
+        return solve(FitHead.LOGISTIC, x[:, None], labels, fold, **told).share
+
+    noise = rng.normal(size=(90, 4, 9))
+    what, where = noise.copy(), noise.copy()
+    what[np.arange(90), labels] += 1.0
+    where[np.arange(90), 0, labels] += 4.0
+    assert chosen(torch.from_numpy(what).float().flatten(1)) == 1.0
+    assert chosen(torch.from_numpy(where).float().flatten(1)) < 1.0
 
 
 def test_copies_are_never_parted_and_a_photo_of_two_classes_never_judges(place: Path) -> None:
@@ -224,6 +275,7 @@ def test_a_class_that_is_only_judged(place: Path, convs: Path) -> None:
         ({"freeze": "fc8", "lr": 0.1}, "--head fc"),
         ({"augment": "random", "freeze": "conv5"}, "--uncached"),
         ({"augment": "views", "freeze": "none"}, "--augment random"),
+        ({"augment": "corners", "freeze": "none"}, "--augment random"),
         ({"uncached": True}, "--uncached"),
         ({"freeze": "none", "lr": "fast"}, "find"),
         ({"freeze": "fc6"}, "conv5"),
@@ -275,9 +327,19 @@ def test_a_rate_is_found_and_the_trial_forgotten(place: Path, convs: Path) -> No
     photos_in(place / "photos", {"ant": 5, "bee": 5})
     heard = Heard()
     words = {"weights": convs, "freeze": "conv5", "epochs": 1}
-    finetune("photos", out="found", lr="find", report=heard, **words)
+    finetune("photos", out="found", lr="find", augment="corners", report=heard, **words)
     rate = next(e.value for e in heard if isinstance(e, Chosen) and e.name == "learning rate")
     assert f"learning rate {float(rate):g}: in 60 trial steps" in heard.texts()
-    finetune("photos", out="given", lr=float(rate), **words)
+    assert "corners, centre, mirrored" in heard.texts()
+    finetune("photos", out="given", lr=float(rate), augment="corners", **words)
     a, b = last("found"), last("given")
     assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_several_processes_are_refused(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
+    for name, value in words.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UsageError, match="launcher started 2"):
+        finetune("photos", weights="random", model="alexnet-owt")
+    assert not list(place.iterdir())
