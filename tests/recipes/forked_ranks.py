@@ -23,6 +23,7 @@ from typing import Any
 
 from alexkit.cli.app import program
 from alexkit.recipes import train
+from tests.recipes.killed_training import load_writers
 
 assert train, "loaded before the processes are forked"
 
@@ -70,6 +71,7 @@ def played(number: int, scene: dict[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
+    load_writers()
     scenes = json.loads(sys.argv[1])
     print(json.dumps([played(*pair) for pair in enumerate(scenes)]))  # noqa: T201
 

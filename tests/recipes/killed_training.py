@@ -11,6 +11,7 @@ The same run, never killed, goes to WHOLE.
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import random
@@ -18,6 +19,7 @@ import signal
 import sys
 import time
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 from alexkit.events import Event, StageAdvanced, silent
@@ -74,7 +76,15 @@ def one_life(options: TrainOptions, steps: int | None, wait: float) -> bool:
     return False
 
 
+def load_writers() -> None:
+    """What a run loads with its first epoch, a second's worth, so that no life has to."""
+    if find_spec("tensorboard"):
+        for name in ("compat.proto.event_pb2", "summary.writer.event_file_writer"):
+            importlib.import_module(f"tensorboard.{name}")
+
+
 def main() -> None:
+    load_writers()
     out, kills, seed, words, whole = sys.argv[1:]
     options = from_values(TrainOptions, {**json.loads(words), "out": Path(out)})
     draw = random.Random(int(seed))
