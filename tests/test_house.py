@@ -40,7 +40,7 @@ OWNERS = {
         "reports/maps.py",  # t-SNE
     },
     "skimage": {"features/fisher.py"},
-    "threadpoolctl": {"probes/gram.py", "recipes/sift_fv.py", "reports/maps.py"},
+    "threadpoolctl": {"probes/cores.py", "recipes/sift_fv.py", "reports/maps.py"},
     "jinja2": {"reports/page.py"},
     "matplotlib": {"reports/plots.py"},
     "torchvision": {"images", "models"},

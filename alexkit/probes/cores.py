@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -10,11 +9,12 @@ from functools import cache
 from typing import Any, TypeVar
 
 import numpy as np
+from joblib import cpu_count
 from threadpoolctl import ThreadpoolController
 
 T = TypeVar("T")
 
-CORES = len(os.sched_getaffinity(0))
+CORES = cpu_count()
 LANES = 8
 """Shares of the rows, each summed on its own: the same sums on any number of cores."""
 

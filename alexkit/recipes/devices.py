@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 
 import torch
+from joblib import cpu_count
 
 from alexkit.choices import Precision
 from alexkit.errors import DeviceMissing, UsageError
@@ -98,7 +99,7 @@ def devices_of_rank(
 def decode_threads(workers: int | None, local_world: int = 1) -> int:
     """``--workers``, or one a core this process may use; the cores are dealt among
     ``local_world`` processes."""
-    return workers or max(1, len(os.sched_getaffinity(0)) // local_world)
+    return workers or max(1, cpu_count() // local_world)
 
 
 def use_deterministic(wanted: bool) -> None:

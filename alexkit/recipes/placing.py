@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
+from joblib import cpu_count
 from torch import Tensor, nn
 
 from alexkit.choices import Exchange, Parallel
@@ -140,7 +140,7 @@ def placement_of(word: str, net: LayeredNet, asked: Asked, report: Reporter) -> 
 def use_all_cores() -> None:
     """Of one process that goes on without the others that were started beside it, each of
     which was given its share of the cores."""
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.set_num_threads(cpu_count())
 
 
 def _no_hybrid(net: LayeredNet, asked: Asked) -> str:

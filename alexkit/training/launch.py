@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from types import TracebackType
 
+from joblib import cpu_count
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
@@ -354,7 +355,7 @@ def start(processes: int, command: Sequence[str]) -> int:
     api = importlib.import_module("torch.distributed.launcher.api")
     errors = importlib.import_module("torch.distributed.elastic.multiprocessing.errors")
     signals = importlib.import_module("torch.distributed.elastic.multiprocessing.api")
-    cores = len(os.sched_getaffinity(0))
+    cores = cpu_count()
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // processes)))
     known = {field.name for field in dataclasses.fields(api.LaunchConfig)}
     passed = {"signals_to_handle": PASSED_ON} if "signals_to_handle" in known else {}
