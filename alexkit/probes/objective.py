@@ -197,4 +197,4 @@ def best_dual(total: Array, curvature: Array) -> Array:
 
 def one_vs_rest(y: npt.NDArray[np.int64], labels: npt.NDArray[np.int64]) -> Signs:
     """(n, K) signs: +1 where row i has the k-th of ``labels`` and -1 elsewhere."""
-    return np.where(y[:, None] == labels[None, :], 1, -1).astype(np.int8)
+    return np.where(y[:, None] == labels[None, :], np.int8(1), np.int8(-1))
