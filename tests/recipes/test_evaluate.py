@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -26,6 +25,22 @@ from alexkit.recipes.options import EvalOptions
 
 Make = Callable[..., Path]
 CLASSES = ("ants", "bees", "cats")
+STRUCK_AT = """
+import os, signal, sys
+from alexkit.cli.app import program
+
+words, write = sys.argv.pop(1), sys.stderr.write
+
+def struck(text):
+    written = write(text)
+    if words in text:
+        os.kill(os.getpid(), signal.SIGINT)
+    return written
+
+sys.stderr.write = struck
+program()
+"""
+"""The program, which gets Ctrl-C as soon as it says some words."""
 
 
 @pytest.fixture
@@ -133,27 +148,15 @@ class TestResults:
         self, make: Make, capsys: pytest.CaptureFixture[str]
     ) -> None:
         make()
-        words = ["eval", "F.h5", "--shots", "10", "--repeats", "60", "--out"]
-        child = subprocess.Popen(
-            [
-                sys.executable,
-                "-c",
-                "from alexkit.cli.app import program; program()",
-                *words,
-                "A",
-            ],
+        words = ["eval", "F.h5", "--shots", "10", "--repeats", "5", "--out"]
+        child = subprocess.run(
+            [sys.executable, "-c", STRUCK_AT, "F.h5: fc7", *words, "A"],
             stderr=subprocess.PIPE,
             text=True,
+            timeout=120,
         )
-        assert child.stderr is not None
-        with child.stderr as lines:
-            for line in lines:
-                if "F.h5: fc7" in line:  # the first layer is judged
-                    child.send_signal(signal.SIGINT)
-                    break
-            told = lines.read()
-        assert child.wait(timeout=60) == 130
-        assert told.endswith("error: interrupted\nhint: the same command continues\n")
+        assert child.returncode == 130
+        assert child.stderr.endswith("error: interrupted\nhint: the same command continues\n")
         assert not Path("A", "eval.json").exists()
         assert run([*words, "A"]) == 0
         assert "fc6 was judged before the interruption" in capsys.readouterr().err

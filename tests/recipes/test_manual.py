@@ -31,6 +31,7 @@ STANDS_FOR = {
     "W": "W.safetensors",
     "imagenet": "whole.safetensors",  # for --weights: torchvision's, which would be downloaded
 }
+# The head that --freeze fc8 solves at once has no epochs.
 ONE_EPOCH = {"train": ["--epochs", "1"], "finetune": ["--epochs", "1"]}
 FIRST = ("finetune", "train", "features", "pack")
 """Commands that leave what others begin with."""
@@ -60,7 +61,10 @@ def lines() -> list[list[str]]:
         return place.get(words[0], len(FIRST)), words[1].startswith("-"), words
 
     order = sorted(found - shown, key=when)
-    return [[*words, *ONE_EPOCH.get(words[0], [])] for words in order]
+    return [
+        [*words, *([] if "--freeze" in words else ONE_EPOCH.get(words[0], []))]
+        for words in order
+    ]
 
 
 def typed(words: list[str]) -> int:
