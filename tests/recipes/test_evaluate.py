@@ -29,6 +29,7 @@ STRUCK_AT = """
 import os, signal, sys
 from alexkit.cli.app import program
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored behind a shell's "&"
 words, write = sys.argv.pop(1), sys.stderr.write
 
 def struck(text):

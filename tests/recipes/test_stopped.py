@@ -138,6 +138,7 @@ def test_ten_kills_at_random_moments_change_nothing(place: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_thirty_kills_of_a_run_on_real_photos(real_data: Path, tmp_path: Path) -> None:
     """``pytest -m slow tests/recipes/test_stopped.py``: minutes on two cores."""
     words = {"data": str(real_data / "hymenoptera"), "model": "alexnet-bn", "head": "gap"}
