@@ -138,8 +138,8 @@ def _in_memory(rows: LayerRows, norm: str, probe: str, report: Reporter) -> Feat
     free, (n, d) = free_memory(), rows.shape
     kind, nbytes = Norm.parse(norm), n * d * 4
     in_blocks = probe == "svm" and kind.kind in ("none", "l2", "power")
-    few = not free or nbytes <= free // 2
-    if few and (nbytes <= HELD or n <= GRAM_ROWS or not in_blocks):
+    fits = not free or nbytes <= free // 2
+    if fits and (nbytes <= HELD or n <= GRAM_ROWS or not in_blocks):
         return rows[np.arange(n)]
     told = f"{nbytes / 1e9:.1f} GB"
     report(Chosen("rows", "read from the file in blocks", f"{told} would be held in memory"))

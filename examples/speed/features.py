@@ -31,6 +31,7 @@ from typing import Any
 import h5py
 import numpy as np
 import torch
+from joblib import cpu_count
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision.models import alexnet
@@ -213,7 +214,7 @@ def commands(scratch: Path, photos: Path, workers: int) -> dict[str, Callable[[]
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
-    cores = len(os.sched_getaffinity(0))
+    cores = cpu_count()
     with tempfile.TemporaryDirectory(dir=args.scratch) as name:
         scratch = Path(name)
         photos = scratch / "photos"
@@ -257,7 +258,7 @@ def summary(
     }
     return {
         "machine": {"python": platform.python_version(), "torch": torch.__version__}
-        | {"cores": len(os.sched_getaffinity(0)), "load": os.getloadavg()[0]},
+        | {"cores": cpu_count(), "load": os.getloadavg()[0]},
         "settings": {"images": args.images, "rounds": args.rounds, "workers": args.workers},
         "tools": tools,
         "forward_images_per_second": forward,

@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from joblib import cpu_count
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
@@ -274,7 +275,7 @@ def summary(
     }
     return {
         "machine": {"python": platform.python_version(), "torch": torch.__version__}
-        | {"cores": len(os.sched_getaffinity(0)), "load": os.getloadavg()[0]},
+        | {"cores": cpu_count(), "load": os.getloadavg()[0]},
         "settings": {"images": len(rows), "rounds": args.rounds, "workers": args.workers}
         | {"batch_size": args.batch_size},
         "stages_core_ms": {name: median(s[name] for s in split) for name in split[0]},

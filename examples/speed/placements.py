@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from joblib import cpu_count
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -239,7 +240,7 @@ def main() -> None:
     result = {
         "machine": {
             "device": torch.cuda.get_device_name() if gpu else platform.processor() or "cpu",
-            "cores": len(os.sched_getaffinity(0)),
+            "cores": cpu_count(),
             "load": os.getloadavg()[0],
             "torch": torch.__version__,
         },

@@ -25,6 +25,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 import sklearn
+from joblib import cpu_count
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
@@ -141,7 +142,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         x = np.ascontiguousarray(whole[order[:n]][:, np.sort(columns[:d])])
         results.append(compare(x, split_classes(x, labels[order[:n]], classes), args))
         show(results[-1])
-    machine = {"cores": len(os.sched_getaffinity(0)), "load": os.getloadavg()[0]}
+    machine = {"cores": cpu_count(), "load": os.getloadavg()[0]}
     versions = {"python": platform.python_version(), "scikit-learn": sklearn.__version__}
     return {"machine": machine | versions, "results": results}
 

@@ -34,6 +34,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from joblib import cpu_count
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import alexnet
@@ -261,7 +262,7 @@ def main() -> None:
     result = {
         "machine": {
             "device": torch.cuda.get_device_name() if gpu else platform.processor() or "cpu",
-            "cores": len(os.sched_getaffinity(0)),
+            "cores": cpu_count(),
             "load": os.getloadavg()[0],
             "torch": torch.__version__,
         },
