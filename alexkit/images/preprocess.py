@@ -287,7 +287,7 @@ def _resize_part(
 
     Rows first, as Pillow does it; the columns outside the square have gone by the second step.
     """
-    image = Image.fromarray(rgb[rows.low : rows.high, columns.low : columns.high])
+    image = _image_of(rgb, rows, columns)
     across = (columns.begin, 0, columns.end, image.height)
     image = image.resize((columns.size, image.height), resample, box=across)
     # Pillow fills what lies outside the image with zeros, as torchvision's padding does.
@@ -299,6 +299,15 @@ def _resize_part(
     if rows.size != crop:
         image = image.crop((0, rows.start, crop, rows.start + crop))
     return np.array(image)
+
+
+def _image_of(rgb: Pixels, rows: _Span, columns: _Span) -> Image.Image:
+    """A part of ``rgb`` as Pillow holds it, copied once: ``fromarray`` copies a part twice."""
+    stride, high = rgb.shape[1] * 3, (rows.high - 1) * rgb.shape[1] + columns.high
+    part = rgb.reshape(-1)[(rows.low * rgb.shape[1] + columns.low) * 3 : high * 3]
+    image = Image.new("RGB", (columns.high - columns.low, rows.high - rows.low), None)
+    image.frombytes(part, "raw", "RGB", stride, 1)
+    return image
 
 
 def _require(holds: bool, name: str, value: object) -> None:
