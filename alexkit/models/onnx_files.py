@@ -28,6 +28,9 @@ EXAMPLES = 2
 _WEIGHT = re.compile(r"(weight|bias|running_mean|running_var|_[wb](_0)?)$")
 """Names of tensors that are learned; a graph holds sizes and the like besides."""
 
+_OUTER = re.compile(r"^net\.(network\.)?")
+"""What :class:`ToProbabilities` and torchvision's networks put before the names of tensors."""
+
 HINT = "copy or download it again"
 
 
@@ -156,7 +159,7 @@ def read_onnx(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         graph = (model := onnx.load(path)).graph
         tensors = {
-            one.name.removeprefix("net."): torch.from_numpy(
+            _OUTER.sub("", one.name): torch.from_numpy(
                 np.array(onnx.numpy_helper.to_array(one))
             )
             for one in graph.initializer
@@ -164,6 +167,7 @@ def read_onnx(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         }
         if not graph.node:
             raise ValueError("it has no graph")
+        tensors |= _zeros_left_out(graph, tensors)
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
         raise DamagedFile(f"{path} is damaged or no ONNX file: {reason}", hint=HINT) from error
@@ -177,3 +181,16 @@ def read_onnx(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         if len(sides) == 4 and sides[2] == sides[3] > 0:
             metadata["side"] = str(sides[2])
     return tensors, metadata
+
+
+def _zeros_left_out(graph: Any, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Biases of layers that have none in the graph: torch's exporter leaves out those that are
+    all zero."""
+    zeros = {}
+    for node in graph.node:
+        if node.op_type in ("Conv", "Gemm") and len([name for name in node.input if name]) == 2:
+            name = _OUTER.sub("", node.input[1])
+            layer, dot, kind = name.rpartition(".")
+            if kind == "weight" and name in tensors:
+                zeros[f"{layer}{dot}bias"] = torch.zeros(len(tensors[name]))
+    return zeros

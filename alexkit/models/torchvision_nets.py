@@ -20,7 +20,13 @@ from alexkit.images.preprocess import Preprocess
 from alexkit.models.download import fetch
 from alexkit.models.layered import without_data
 from alexkit.models.records import check_count, describe, described, is_record
-from alexkit.models.weights import differences, file_sha256, read_tensors, state_sha256
+from alexkit.models.weights import (
+    differences,
+    file_sha256,
+    misfit_hint,
+    read_tensors,
+    state_sha256,
+)
 
 PROBE = 3
 """Images a batch when the shapes of nodes are found: a number no other dimension has, to
@@ -258,10 +264,7 @@ def _filled(name: str, state: Mapping[str, Tensor], path: Path, input_side: int)
     whole = OrderedDict({key: state.get(key, counts.get(key)) for key in needed})
     told = differences({**counts, **state}, needed)
     if told:
-        raise WeightsMismatch(
-            f"{path} does not fit {name}: {told}",
-            hint="name the network they were made with: --model NAME",
-        )
+        raise WeightsMismatch(f"{path} does not fit {name}: {told}", hint=misfit_hint(path))
     # What torch writes beside the tensors says which version of a module they are of.
     whole._metadata = needed._metadata  # type: ignore[attr-defined]
     network.to_empty(device="cpu").load_state_dict(whole)

@@ -53,6 +53,8 @@ _FOREIGN = {".caffemodel": read_caffemodel, ".onnx": read_onnx}
 _NESTED = ("state_dict", "model")
 """Where training scripts put the state dict inside a checkpoint."""
 
+MADE_WITH = "name the network they were made with: --model NAME"
+
 
 def canonical_name(name: str) -> str:
     """The canonical form of a tensor's name; one that is not known is returned as it is."""
@@ -188,6 +190,7 @@ def fit_state(
     state: Mapping[str, Tensor],
     *,
     what: str = "the weights do not fit the network",
+    hint: str = MADE_WITH,
 ) -> tuple[str, ...]:
     """Copies a canonical state into ``net``, which must have exactly these tensors.
 
@@ -199,21 +202,28 @@ def fit_state(
 
     Raises:
         WeightsMismatch: tensors missing, unexpected, or of another shape, all named; ``net``
-            is as it was. ``what`` begins the message.
+            is as it was. ``what`` begins the message, and ``hint`` is its hint.
     """
     needed = without_data(net).canonical_state_dict()
     missing = [name for name in needed if name not in state]
     first_cut = _tail(missing, needed)
     told = differences(state, {k: v for k, v in needed.items() if k in state or not first_cut})
     if told:
-        raise WeightsMismatch(
-            f"{what}: {told}",
-            hint="name the network they were made with: --model NAME",
-        )
+        raise WeightsMismatch(f"{what}: {told}", hint=hint)
     if first_cut:
         net.cut(first_cut)
     net.load_canonical(state)
     return tuple(missing)
+
+
+def misfit_hint(path: Path) -> str:
+    """What to do about weights in ``path`` that do not fit."""
+    if path.suffix.lower() == ".onnx":
+        return (
+            "a graph has batch norm folded into convolutions, and no towers: name the run it was"
+            " made from, or its .safetensors"
+        )
+    return MADE_WITH
 
 
 def differences(state: Mapping[str, Tensor], needed: Mapping[str, Tensor]) -> str:

@@ -29,6 +29,7 @@ from alexkit.models.specs import (
 from alexkit.models.weights import (
     file_sha256,
     fit_state,
+    misfit_hint,
     read_metadata,
     read_state,
     state_sha256,
@@ -265,7 +266,7 @@ def _from_file(spec: BackboneSpec | None, path: Path, sha256: str | None) -> Bac
     whole = list(spec.empty().canonical_state_dict())
     net = with_room(_shaped_like(spec, state))
     net.input_side = side
-    fit_state(net, state, what=f"{path} does not fit {spec.name}")
+    fit_state(net, state, what=f"{path} does not fit {spec.name}", hint=misfit_hint(path))
     outputs = net.fc8.out_features if net.fc8 is not None else 0
     check_count(classes, outputs, path)
     return Backbone(
