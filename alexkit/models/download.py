@@ -6,6 +6,7 @@ import errno
 import hashlib
 import http.client
 import os
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path, PurePosixPath
@@ -15,15 +16,21 @@ import torch
 
 from alexkit import __version__
 from alexkit.errors import DownloadFailed, OutOfSpace
+from alexkit.events import Reporter, StageAdvanced, StageFinished, StageStarted, silent
 from alexkit.models.weights import file_sha256
 
 TIMEOUT = 30
 """Seconds without a byte after which a server is given up."""
 
+STAGE = "download"
+MEGABYTE = 10**6
+
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
-def fetch(url: str, sha256_prefix: str, folder: Path | None = None) -> tuple[Path, str]:
+def fetch(
+    url: str, sha256_prefix: str, folder: Path | None = None, report: Reporter = silent
+) -> tuple[Path, str]:
     """The file at ``url``: the one in ``folder`` if its hash is right, else downloaded.
 
     Not ``torch.hub.download_url_to_file``: that waits for ever for a server that falls
@@ -33,6 +40,7 @@ def fetch(url: str, sha256_prefix: str, folder: Path | None = None) -> tuple[Pat
         url: where it is published; its last part is the file's name.
         sha256_prefix: how the file's SHA-256 begins, in hex.
         folder: default ``checkpoints`` in ``torch.hub.get_dir()``, which torchvision uses too.
+        report: told how much of a download is there.
 
     Returns:
         The file and its whole SHA-256.
@@ -50,7 +58,7 @@ def fetch(url: str, sha256_prefix: str, folder: Path | None = None) -> tuple[Pat
     partial = folder / f"{path.name}.{os.getpid()}.partial"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        sha256, received, promised = _stream(url, partial)
+        sha256, received, promised = _stream(url, partial, report)
         if received < promised:
             raise _failed(url, path, f"it ended after {received:,} of {promised:,} bytes")
         if not sha256.startswith(sha256_prefix):
@@ -77,19 +85,23 @@ def fetch(url: str, sha256_prefix: str, folder: Path | None = None) -> tuple[Pat
     return path, sha256
 
 
-def _stream(url: str, partial: Path) -> tuple[str, int, int]:
+def _stream(url: str, partial: Path, report: Reporter) -> tuple[str, int, int]:
     """Writes what comes from ``url``; its SHA-256, its bytes and how many were promised."""
     request = urllib.request.Request(url, headers={"User-Agent": f"alexkit/{__version__}"})
-    digest, received = hashlib.sha256(), 0
+    digest, received, began = hashlib.sha256(), 0, time.monotonic()
     with (
         urllib.request.urlopen(request, timeout=TIMEOUT) as response,
         partial.open("wb") as file,
     ):
         promised = int(response.headers.get("Content-Length") or 0)
+        report(StageStarted(STAGE, promised // MEGABYTE, "MB"))
         while block := response.read(1 << 16):
             file.write(block)
             digest.update(block)
+            if (received + len(block)) // MEGABYTE > received // MEGABYTE:
+                report(StageAdvanced(STAGE, (received + len(block)) // MEGABYTE))
             received += len(block)
+    report(StageFinished(STAGE, received // MEGABYTE, time.monotonic() - began))
     return digest.hexdigest(), received, promised
 
 

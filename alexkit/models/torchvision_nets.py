@@ -16,6 +16,7 @@ from torch import Tensor, fx, nn
 from torchvision.models import feature_extraction
 
 from alexkit.errors import UnknownName, WeightsMismatch
+from alexkit.events import Reporter, silent
 from alexkit.images.preprocess import Preprocess
 from alexkit.models.download import fetch
 from alexkit.models.layered import without_data
@@ -131,7 +132,7 @@ class TorchvisionBackbone:
         source: where the weights come from, for people.
         sha256: of the weight file, or of the tensors where there is no file.
         classes: K names; index = output. Empty where the weights do not say.
-        missing: names of tensors that the weights lack; none, they are refused.
+        missing: names of tensors that the weights lack: those of the last layer, if any.
     """
 
     name: str
@@ -190,7 +191,14 @@ def torchvision_skeleton(name: str) -> TorchvisionBackbone:
     )
 
 
-def load_torchvision(name: str, weights: Path | str, *, seed: int) -> TorchvisionBackbone:
+def load_torchvision(
+    name: str,
+    weights: Path | str,
+    *,
+    seed: int,
+    headless: bool = False,
+    report: Reporter = silent,
+) -> TorchvisionBackbone:
     """A classification network of torchvision, in float32, on the CPU.
 
     Args:
@@ -198,6 +206,9 @@ def load_torchvision(name: str, weights: Path | str, *, seed: int) -> Torchvisio
         weights: ``"imagenet"`` (torchvision's default weights, fetched once), ``"random"``, or
             a file with the network's state dict, of any number of classes.
         seed: of random weights.
+        headless: a file may lack the last layer, whose weights are then zeros: for one who
+            replaces it.
+        report: told how far a download is.
 
     Raises:
         DataError, DamagedFile: see :func:`alexkit.models.weights.read_state`.
@@ -207,6 +218,7 @@ def load_torchvision(name: str, weights: Path | str, *, seed: int) -> Torchvisio
     published = _published(name)
     preprocess = _preprocess(published.transforms())
     classes: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
     side = preprocess.crop
     if weights == "random":
         with torch.random.fork_rng(devices=[]):
@@ -218,7 +230,7 @@ def load_torchvision(name: str, weights: Path | str, *, seed: int) -> Torchvisio
         if weights == "imagenet":
             found = _HASH.search(published.url)
             assert found, published.url
-            path, digest = fetch(published.url, found[1])
+            path, digest = fetch(published.url, found[1], report=report)
         state, metadata = read_tensors(path)
         said = metadata.get("model") if is_record(metadata) else name
         if said != name:
@@ -226,11 +238,14 @@ def load_torchvision(name: str, weights: Path | str, *, seed: int) -> Torchvisio
                 f"{path} holds weights of {said}, not of {name}", hint="leave --model out"
             )
         classes, preprocess = described(metadata, preprocess, path)
+        if headless:
+            blank = _blank_head(name, state, side)
+            state, missing = {**state, **blank}, tuple(blank)
         network = _filled(name, state, path, side)
         source, sha256 = str(path), digest or file_sha256(path)
     net = TorchvisionNet(network, side)
     check_count(classes, net.layer_shapes()[net.logits_node][-1], Path(source))
-    return TorchvisionBackbone(name, net, preprocess, source, sha256, classes)
+    return TorchvisionBackbone(name, net, preprocess, source, sha256, classes, missing)
 
 
 def _build(name: str, state: Mapping[str, Tensor] | None, input_side: int) -> Any:
@@ -252,6 +267,17 @@ def _build(name: str, state: Mapping[str, Tensor] | None, input_side: int) -> An
         if head in state and len(state[head].shape):
             settings["num_classes"] = len(state[head])
         return torchvision.models.get_model(name, **settings)
+
+
+def _blank_head(name: str, state: Mapping[str, Tensor], input_side: int) -> dict[str, Tensor]:
+    """Zeros for the tensors of the last layer, where ``state`` has none of them."""
+    needed = _build(name, state, input_side).state_dict()
+    *_, last = needed
+    head = last.rpartition(".")[0]
+    own = {key: tensor for key, tensor in needed.items() if key.rpartition(".")[0] == head}
+    if own.keys() & state.keys():
+        return {}
+    return {key: torch.zeros(tensor.shape) for key, tensor in own.items()}
 
 
 def _filled(name: str, state: Mapping[str, Tensor], path: Path, input_side: int) -> Any:

@@ -220,8 +220,8 @@ def misfit_hint(path: Path) -> str:
     """What to do about weights in ``path`` that do not fit."""
     if path.suffix.lower() == ".onnx":
         return (
-            "a graph has batch norm folded into convolutions, and no towers: name the run it was"
-            " made from, or its .safetensors"
+            "a graph has batch norm folded into convolutions, and no towers: name the run it is"
+            " of, or its .safetensors"
         )
     return MADE_WITH
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from alexkit.choices import WEIGHT_WORDS
 from alexkit.errors import DamagedFile, UnknownName, UsageError, WeightsMismatch
+from alexkit.events import Reporter, silent
 from alexkit.images.preprocess import Preprocess
 from alexkit.models.download import fetch
 from alexkit.models.heads import attach_head
@@ -129,7 +130,12 @@ def skeleton(model: str | None) -> Backbone | TorchvisionBackbone:
 
 
 def load_any(
-    model: str | None, weights: Path | str, *, seed: int
+    model: str | None,
+    weights: Path | str,
+    *,
+    seed: int,
+    headless: bool = False,
+    report: Reporter = silent,
 ) -> Backbone | TorchvisionBackbone:
     """A network of ours, see :func:`load_backbone`, or one of torchvision, see
     :func:`alexkit.models.torchvision_nets.load_torchvision`; our names come first.
@@ -140,8 +146,11 @@ def load_any(
     if model is None and weights not in WEIGHT_WORDS:
         model = _torchvision_model_in(Path(weights))
     if model is None or is_ours(model):
-        return load_backbone(model, weights, seed=seed)
-    made: TorchvisionBackbone = _torchvision(model).load_torchvision(model, weights, seed=seed)
+        return load_backbone(model, weights, seed=seed, report=report)
+    nets = _torchvision(model)
+    made: TorchvisionBackbone = nets.load_torchvision(
+        model, weights, seed=seed, headless=headless, report=report
+    )
     return made
 
 
@@ -172,6 +181,7 @@ def load_backbone(
     seed: int,
     devices: Sequence[torch.device] = (CPU,),
     num_classes: int | None = None,
+    report: Reporter = silent,
 ) -> Backbone:
     """A network with weights, in float32.
 
@@ -181,6 +191,7 @@ def load_backbone(
         seed: of random weights.
         devices: its slots; a network of one slot goes to the first.
         num_classes: K of random weights, 1000 unless given; other weights bring their own.
+        report: told how far a download is.
 
     Raises:
         UnknownName: no such model.
@@ -200,7 +211,7 @@ def load_backbone(
                 f"there are no published ImageNet weights for {spec.name}",
                 hint="use --model alexnet-owt, or name a file of weights: --weights FILE",
             )
-        path, sha256 = fetch(spec.imagenet.url, spec.imagenet.sha256_prefix)
+        path, sha256 = fetch(spec.imagenet.url, spec.imagenet.sha256_prefix, report=report)
         backbone = _from_file(spec, path, sha256)
     else:
         path = Path(weights)
@@ -312,7 +323,7 @@ def _spec_of(
     shown = ", ".join(f"{name} {tuple(t.shape)}" for name, t in list(state.items())[:3])
     raise WeightsMismatch(
         f"{path} is for none of the networks known here: it begins with {shown}",
-        hint=f"known: {', '.join(SPECS)}",
+        hint=f"known: {', '.join(SPECS)}; one of torchvision's by its name: --model resnet50",
     )
 
 

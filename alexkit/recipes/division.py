@@ -28,6 +28,8 @@ APART = 0.9
 COMPARING_SECONDS = 20.0
 FEW = 50
 """Photos a class below which one held-out part says little, and folds are advised."""
+FOLDS = 5
+"""The most that are advised."""
 
 
 def groups_of(
@@ -78,7 +80,7 @@ def divide(
     source's own split judges by is told.
 
     Raises:
-        DataError: as ``holdout``; or a class is judged that is not learnt.
+        DataError: as ``holdout``.
     """
     plain = holdout(source, fraction=fraction, seed=seed, report=silent)
     labels = np.asarray(source.labels)
@@ -108,6 +110,22 @@ def divide(
         )
     )
     return Holdout(np.setdiff1d(rows, judged), judged, Split.VAL)
+
+
+def check_learnt(source: ImageSource, rows: Holdout) -> None:
+    """That each class that is judged is learnt.
+
+    Raises:
+        DataError: one is not.
+    """
+    labels = np.asarray(source.labels)
+    unseen = np.setdiff1d(labels[rows.judged], labels[rows.train])
+    if unseen.size:
+        raise DataError(
+            f"class {source.classes[unseen[0]]!r} has photos in {rows.split.value} and none"
+            " in train",
+            hint="add photos of it to train, or leave it out",
+        )
 
 
 def folds_of(
@@ -167,11 +185,11 @@ def tell_counts(
         some = "class has" if len(single) == 1 else "classes have"
         report(Warned(f"{len(single)} {some} one photo, which cannot judge: {shown}"))
     fewest = int(every[every > 0].min())
-    if folds is None and fewest < FEW and _own_share(source):
+    if folds is None and 1 < fewest < FEW and _own_share(source):
         report(
             Note(
                 f"{fewest} photos in the smallest class: one held-out part says little, and"
-                " --folds 5 gives a mean and its spread"
+                f" --folds {min(fewest, FOLDS)} gives a mean and its spread"
             )
         )
 
@@ -241,14 +259,6 @@ def _in_two_classes(
 def _check_own(
     source: ImageSource, rows: Holdout, groups: npt.NDArray[np.int64], report: Reporter
 ) -> None:
-    labels = np.asarray(source.labels)
-    unseen = np.setdiff1d(labels[rows.judged], labels[rows.train])
-    if unseen.size:
-        raise DataError(
-            f"class {source.classes[unseen[0]]!r} has photos in {rows.split.value} and none"
-            " in train",
-            hint="add photos of it to train, or leave it out",
-        )
     copies = int(np.isin(groups[rows.judged], groups[rows.train]).sum())
     if copies:
         report(

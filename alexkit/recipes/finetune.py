@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +11,7 @@ import numpy.typing as npt
 
 from alexkit.choices import Freeze
 from alexkit.errors import UsageError
-from alexkit.events import Reporter, silent
+from alexkit.events import Event, Reporter, StageFinished, silent
 from alexkit.models.heads import replace_head
 from alexkit.models.torchvision_heads import replace_torchvision_head
 from alexkit.models.torchvision_nets import TorchvisionBackbone
@@ -23,7 +22,7 @@ from alexkit.recipes.devices import (
     resolve_devices,
     use_deterministic,
 )
-from alexkit.recipes.division import SPLIT_FILE, divide, tell_counts, write_split
+from alexkit.recipes.division import SPLIT_FILE, check_learnt, divide, tell_counts, write_split
 from alexkit.recipes.finetune_plan import make_plan, rate_of
 from alexkit.recipes.finetune_words import settle_how
 from alexkit.recipes.finetune_work import (
@@ -50,11 +49,13 @@ from alexkit.recipes.options import FinetuneOptions
 from alexkit.recipes.orientation import settle_exif
 from alexkit.recipes.reporting import report_at_the_end
 from alexkit.recipes.run_dir import Remembering, RunDir
-from alexkit.recipes.stored import StoredViews
+from alexkit.recipes.stored import STAGE, StoredViews
 from alexkit.recipes.unfreezing import unfreeze
 from alexkit.training.launch import launched_world
 
 HOLD_OUT = 0.2
+FROZEN = "frozen_part_seconds"
+"""In ``run.json`` and its result: of ``seconds``, what running the frozen part took."""
 
 
 def run(options: FinetuneOptions, report: Reporter) -> dict[str, Any]:
@@ -84,6 +85,7 @@ def run(options: FinetuneOptions, report: Reporter) -> dict[str, Any]:
         # The root of a list is its folder; what was named is what opens it again.
         named = {"path": os.path.abspath(options.data)}
         folder.note("data", data_record(work.source) | named)
+        remembering = Remembering(_timing(folder, remembering))
         ledger = Ledger(folder.path / LEDGER, strict=options.strict, report=remembering)
         stored = stored_for(work, ledger, remembering)
         groups = groups_in(work, stored)
@@ -97,17 +99,33 @@ def run(options: FinetuneOptions, report: Reporter) -> dict[str, Any]:
             result = run_folds(work, groups, stored, folder, remembering, carry_out)
         ledger.close()
         result = {"bad": ledger.bad, "repaired": ledger.repaired} | result
+        result |= {"seconds": folder.spent, FROZEN: folder.time(FROZEN)}
         folder.finish(result)
         report_at_the_end(folder.path, remembering, work.source)
     return result
+
+
+def _timing(folder: RunDir, report: Reporter) -> Reporter:
+    """``report``, with what the frozen part takes kept in the run's record."""
+
+    def heard(event: Event) -> None:
+        if isinstance(event, StageFinished) and event.stage == STAGE:
+            folder.add(FROZEN, event.seconds)
+        report(event)
+
+    return heard
 
 
 def _settle(options: FinetuneOptions, report: Reporter) -> Work:
     assert options.data is not None
     devices = resolve_devices(options.device, report)
     source = open_data(options.data, report)
-    holdout(source, fraction=HOLD_OUT, seed=options.seed, report=silent)  # that it can be
-    backbone = choose_any_backbone(options.model, options.weights, options.seed, report)
+    # That it can be divided, before anything is computed.
+    rows = holdout(source, fraction=HOLD_OUT, seed=options.seed, report=silent)
+    check_learnt(source, rows)
+    backbone = choose_any_backbone(
+        options.model, options.weights, options.seed, report, headless=True
+    )
     if isinstance(backbone, TorchvisionBackbone):
         replace_torchvision_head(backbone, len(source.classes), seed=options.seed)
         backbone.net.place(devices)
@@ -136,7 +154,6 @@ def carry_out(
     report: Remembering,
 ) -> dict[str, Any]:
     """Fits to one division of the photos, in its folder, and returns the result."""
-    began = time.monotonic()
     write_split(folder.path / SPLIT_FILE, work.source, rows)
     importance = importance_of(work, rows, report)
     if not work.how.solved:
@@ -151,4 +168,4 @@ def carry_out(
             return tried
     put_head(work, head)
     plan = make_plan(work, rows, stored, importance, silent)
-    return judge_head(work, plan, folder, report, began)
+    return judge_head(work, plan, folder, report)

@@ -23,7 +23,7 @@ class How:
 
     Attributes:
         freeze: never ``auto`` unless the head is solved and unfreezing is to be tried.
-        head: ``logistic`` or ``svm`` is a convex fit, ``fc`` learns in epochs.
+        head: ``logistic``, ``svm`` or ``mean`` is a convex fit, ``fc`` learns in epochs.
         after: the layer up to which weights stay; None where all learn.
         augment: never ``auto``.
         stored: whether the frozen part runs once.
@@ -59,12 +59,12 @@ def settle_how(
         report(Chosen("frozen up to", freeze.value, "what learns in epochs is the classifier"))
     solving = freeze in (Freeze.AUTO, Freeze.FC8)
     if head is FitHead.AUTO:
-        head = FitHead.LOGISTIC if solving else FitHead.FC
+        head = FitHead.MEAN if solving else FitHead.FC
     if solving != (head is not FitHead.FC):
         raise UsageError(
             f"--head {head.value} and --freeze {freeze.value} do not go together",
-            hint="logistic and svm are fitted at once: --freeze fc8 or auto; fc learns in "
-            "epochs: --freeze fc7, fc6, conv5 or none",
+            hint="mean, logistic and svm are fitted at once: --freeze fc8 or auto; fc learns "
+            "in epochs: --freeze fc7, fc6, conv5 or none",
         )
     if solving and learnt:
         raise UsageError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +27,7 @@ from alexkit.recipes.options import FinetuneOptions
 from alexkit.recipes.plan import Plan
 from alexkit.recipes.predictions import PREDICTIONS, Predictions
 from alexkit.recipes.run_dir import RUNS, RunDir
-from alexkit.recipes.solved_head import FOLDS, Solved, solve
+from alexkit.recipes.solved_head import Solved, folds_for, solve
 from alexkit.recipes.stored import StoredViews, job_of, stored_values, usable_views
 from alexkit.training.loop import validate
 
@@ -130,7 +129,7 @@ def solve_head(
     order = [stored.center, *(v for v in range(len(stored.views)) if v != stored.center)]
     values = stored.values[train][:, order].flatten(2)
     labels = np.asarray(work.source.labels)[train].astype(np.int64)
-    fold = folds_of(labels, groups[train], FOLDS, work.options.seed)
+    fold = folds_of(labels, groups[train], folds_for(len(train)), work.options.seed)
     return solve(
         work.how.head,
         values,
@@ -159,9 +158,7 @@ def judge(work: Work, plan: Plan, predictions: Predictions | None = None) -> dic
     return validate(plan.net, batches, prepare=prepare, seen=seen)
 
 
-def judge_head(
-    work: Work, plan: Plan, folder: RunDir, report: Reporter, began: float
-) -> dict[str, Any]:
+def judge_head(work: Work, plan: Plan, folder: RunDir, report: Reporter) -> dict[str, Any]:
     """Writes the network as it is, once its held-out accuracy is known."""
     predictions = Predictions(work.source, work.source.classes)
     judged = plan.holdout
@@ -183,6 +180,6 @@ def judge_head(
         "classes": len(work.source.classes),
         "train_images": len(judged.train),
         "head": work.how.head.value,
-        "seconds": time.monotonic() - began,
+        "seconds": folder.spent,
         "run": str(folder.path),
     }

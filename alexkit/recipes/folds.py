@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import shutil
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -57,7 +56,7 @@ def run_folds(
     Returns:
         As one run, ``top1`` being the mean over the folds, with ``std`` and ``folds``.
     """
-    began, options = time.monotonic(), work.options
+    options = work.options
     assert options.folds is not None
     start = {name: t.clone() for name, t in work.backbone.net.canonical_state_dict().items()}
     results = []
@@ -79,7 +78,7 @@ def run_folds(
         [folder.path / f"fold-{k + 1}" / PREDICTIONS for k in range(options.folds)],
         folder.path / PREDICTIONS,
     )
-    return _summary(results, folder, time.monotonic() - began)
+    return _summary(results, folder)
 
 
 def _done(place: Path) -> bool:
@@ -127,7 +126,7 @@ def _join(parts: list[Path], path: Path) -> None:
         writer.writerows(sorted(line for table in tables for line in table[1:]))
 
 
-def _summary(results: list[dict[str, Any]], folder: RunDir, seconds: float) -> dict[str, Any]:
+def _summary(results: list[dict[str, Any]], folder: RunDir) -> dict[str, Any]:
     top1 = np.array([result["top1"] for result in results])
     counts = np.array([result["n"] for result in results])
     told = dict(results[0])
@@ -137,7 +136,7 @@ def _summary(results: list[dict[str, Any]], folder: RunDir, seconds: float) -> d
         "top5": float(np.mean([result["top5"] for result in results])),
         "n": int(counts.sum()),
         "folds": [float(one) for one in top1],
-        "seconds": seconds,
+        "seconds": folder.spent,
         "run": str(folder.path),
     }
     return told

@@ -127,20 +127,22 @@ def choose_weights(weights: str, report: Reporter) -> Path | str:
 
 def choose_backbone(model: str | None, weights: str, seed: int, report: Reporter) -> Backbone:
     """Loads the network that ``--weights`` and ``--model`` mean, and says which it is."""
-    backbone = load_backbone(model, choose_weights(weights, report), seed=seed)
+    backbone = load_backbone(model, choose_weights(weights, report), seed=seed, report=report)
     _tell_network(backbone, report)
     return backbone
 
 
 def choose_any_backbone(
-    model: str | None, weights: str, seed: int, report: Reporter
+    model: str | None, weights: str, seed: int, report: Reporter, *, headless: bool = False
 ) -> Backbone | TorchvisionBackbone:
     """:func:`choose_backbone`, and torchvision's networks; with ``auto`` those have their own
-    published weights."""
+    published weights, and ``headless`` is as in
+    :func:`alexkit.models.torchvision_nets.load_torchvision`."""
     if weights == "auto" and model is not None and not is_ours(model):
         report(Chosen("weights", "imagenet", f"torchvision's default weights of {model}"))
         weights = "imagenet"
-    backbone = load_any(model, choose_weights(weights, report), seed=seed)
+    chosen = choose_weights(weights, report)
+    backbone = load_any(model, chosen, seed=seed, headless=headless, report=report)
     _tell_network(backbone, report)
     return backbone
 

@@ -135,7 +135,9 @@ class FinetuneOptions(FitOptions):
     freeze: Freeze = option(
         Freeze.AUTO, "What stays: up to this layer; auto: all but a new fc8, less if it helps."
     )
-    head: FitHead = option(FitHead.AUTO, "logistic, svm: fitted at once; fc: in epochs.")
+    head: FitHead = option(
+        FitHead.AUTO, "logistic, svm, or their mean: fitted at once; fc: in epochs."
+    )
     lr: str | None = option(None, "Rate to begin with, or find.", "RATE")  # type: ignore[assignment]
     augment: Augment = option(
         Augment.AUTO, "none, random, or stored: views (mirrored), corners."

@@ -56,7 +56,8 @@ def network_of(store: FeatureStore, weights: str | None, report: Reporter) -> An
             hint="say where they are now: --weights WEIGHTS",
         )
     else:
-        backbone = load_any(model, choose_weights(weights or origin, report), seed=0)
+        chosen = choose_weights(weights or origin, report)
+        backbone = load_any(model, chosen, seed=0, report=report)
     if backbone.sha256 != sha256:
         raise WeightsMismatch(
             f"{backbone.source} is {backbone.sha256[:12]}, and {store.path} was made with"

@@ -13,6 +13,7 @@ import os
 import platform
 import shutil
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -135,6 +136,8 @@ class RunDir:
         self._derived = derived
         self._record = record
         self._lock = lock
+        self._before = float(record.get("spent", 0.0))
+        self._began = time.monotonic()
 
     @classmethod
     def open(cls, command: str, options: SharedOptions, report: Remembering) -> RunDir:
@@ -178,6 +181,19 @@ class RunDir:
         twin = _unfinished_twin(command, to_record(options))
         return options.out or twin or _next_folder(command)
 
+    @property
+    def spent(self) -> float:
+        """Seconds in this run, its earlier parts among them as far as they were recorded."""
+        return self._before + time.monotonic() - self._began
+
+    def time(self, name: str) -> float:
+        """Seconds of that name in ``run.json``, 0 where none was added."""
+        return float(self._record.get(name, 0.0))
+
+    def add(self, name: str, seconds: float) -> None:
+        """Adds to the seconds of that name in ``run.json``."""
+        self.note(name, self.time(name) + seconds)
+
     def note(self, name: str, value: Any) -> None:
         """Stores one more fact in ``run.json``."""
         self._record[name] = value
@@ -189,7 +205,7 @@ class RunDir:
         self._write()
 
     def _write(self) -> None:
-        self._record["derived"] = dict(self._derived)
+        self._record |= {"derived": dict(self._derived), "spent": self.spent}
         write_json(self.path / RECORD, self._record)
 
     def __enter__(self) -> RunDir:

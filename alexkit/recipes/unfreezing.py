@@ -30,11 +30,13 @@ from alexkit.recipes.fitting import FitRun
 from alexkit.recipes.inputs import Holdout
 from alexkit.recipes.ledger import Ledger
 from alexkit.recipes.run_dir import RECORD, Remembering, RunDir, read_record
-from alexkit.recipes.solved_head import FOLDS, Solved
+from alexkit.recipes.solved_head import Solved
 from alexkit.recipes.stored import StoredViews
 
 RUNGS = {"fc7": ("fc6", "pool5"), "pool5": ("conv4",), "gap": ("conv4",)}
 """What the head reads -> layers after which all learns, tried one after the other."""
+PARTS = 3
+"""Of the training photos, one of which judges a rung."""
 EPOCHS = 3
 GAIN = 0.01
 """The least a rung must gain, as a share of the photos it is tried on."""
@@ -65,7 +67,7 @@ def unfreeze(
     if not isinstance(net, LayeredNet) or work.how.after not in RUNGS:
         return None
     labels = np.asarray(work.source.labels)[rows.train].astype(np.int64)
-    fold = folds_of(labels, groups[rows.train], FOLDS, work.options.seed)
+    fold = folds_of(labels, groups[rows.train], PARTS, work.options.seed)
     inner = Holdout(rows.train[fold != 0], rows.train[fold == 0], rows.split)
     seen = set(np.unique(np.asarray(work.source.labels)[inner.train]).tolist())
     if len(inner.judged) < FEWEST or seen != set(np.unique(labels).tolist()):

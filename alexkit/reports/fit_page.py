@@ -10,7 +10,7 @@ from typing import Any
 from alexkit.reports.confusion import confusion_blocks, count_pairs
 from alexkit.reports.page import Block, Chart, Grid, Page, Photo, Photos, Section, Series, Words
 from alexkit.reports.settings import Ledger, data_blocks, settings_blocks
-from alexkit.reports.tables import duration, percent
+from alexkit.reports.tables import duration, percent, top1_of
 
 Line = Mapping[str, str]
 
@@ -55,7 +55,7 @@ def fit_page(facts: FitFacts) -> Page:
         lead,
         _figures(result),
         [
-            Section("Curves", _curves(facts.metrics)),
+            Section("Curves", _curves(facts.metrics, result)),
             Section("Confusion", _confusion(facts)),
             Section("Worst mistakes", _worst(facts)),
             Section("Classes", _classes(facts)),
@@ -90,16 +90,21 @@ def curve_charts(runs: Mapping[str, Sequence[Mapping[str, float]]]) -> list[Bloc
 def _figures(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     if not result:
         return []
+    epochs = f"{result['best_epoch']} of {result['epochs']}" if result["epochs"] else "none"
+    frozen = result.get("frozen_part_seconds")
     return [
-        ("top-1, held out", percent(result["top1"])),
+        ("top-1, held out", top1_of(result)),
         ("top-5, held out", percent(result["top5"])),
         ("images judged", f"{result['n']:,}"),
-        ("best epoch", f"{result['best_epoch']} of {result['epochs']}"),
+        ("best epoch", epochs),
         ("time", duration(result["seconds"])),
+        *([("of it the frozen part", duration(frozen))] if frozen else []),
     ]
 
 
-def _curves(metrics: Sequence[Mapping[str, float]]) -> list[Block]:
+def _curves(metrics: Sequence[Mapping[str, float]], result: Mapping[str, Any]) -> list[Block]:
+    if not metrics and result and not result["epochs"]:
+        return [Words("The new layer was fitted at once: there are no epochs, and no curves.")]
     if not metrics:
         return [Words("No epoch was finished yet.")]
     epochs = [row["epoch"] for row in metrics]

@@ -23,6 +23,13 @@ def percent(fraction: float | None) -> str:
     return "–" if fraction is None else f"{100 * fraction:.1f} %"
 
 
+def top1_of(scores: Mapping[str, Any]) -> str:
+    """Top-1 as a percentage, with its standard deviation where it is the mean of folds."""
+    if "std" not in scores:
+        return percent(scores["top1"])
+    return f"{100 * scores['top1']:.1f} ± {percent(scores['std'])}"
+
+
 def size(count: int) -> str:
     """Bytes as people say them: 1536 as ``1.5 kB`` (powers of 1000)."""
     value = float(count)
@@ -74,16 +81,17 @@ def pack_table(result: Mapping[str, Any]) -> Table:
 
 
 def fit_table(result: Mapping[str, Any]) -> Table:
-    """The held-out accuracy of one trained network; where it was judged by ten views, too, a
-    second row."""
+    """The held-out accuracy of one trained network, of folds the mean and its spread; where it
+    was judged by ten views, too, a second row."""
     header = ["network", "classes", "held out", "images", "top-1", "top-5", "epochs", "minutes"]
+    judged = f"{len(result['folds'])} folds" if "folds" in result else result["split"]
     rows = [
         [
             result["model"],
             str(result["classes"]),
-            result["split"] + views,
+            judged + views,
             str(scores["n"]),
-            percent(scores["top1"]),
+            top1_of(scores),
             percent(scores["top5"]),
             str(result["epochs"]),
             f"{result['seconds'] / 60:.1f}",

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from alexkit.errors import DownloadFailed, OutOfSpace
+from alexkit.events import Event, StageAdvanced, StageFinished, StageStarted
 from alexkit.models import download, zoo
 from alexkit.models.download import fetch
 from alexkit.models.specs import SPECS, Published
@@ -63,6 +64,17 @@ def test_fetched_once(server: str, tmp_path: Path) -> None:
     assert path.read_bytes() == BODY
     assert fetch(f"{server}/good/w.pth", SHA256[:8], folder) == (path, SHA256)
     assert Handler.asked == ["/good/w.pth"], "the second time it is taken from the folder"
+
+
+def test_how_far_it_is_is_told(
+    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(download, "MEGABYTE", 100_000)
+    heard: list[Event] = []
+    fetch(f"{server}/good/w.pth", SHA256[:8], tmp_path, heard.append)
+    assert heard[0] == StageStarted("download", 5, "MB")
+    assert [e.done for e in heard if isinstance(e, StageAdvanced)] == [1, 2, 3, 4, 5]
+    assert isinstance(heard[-1], StageFinished)
 
 
 def test_a_wrong_file_in_the_folder_is_fetched_again(server: str, tmp_path: Path) -> None:

@@ -48,8 +48,11 @@ def test_fit_predict_score_and_clone(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow  # ALEXKIT_TEST_DATA=… pytest -m slow tests/recipes/test_classifier.py
+@pytest.mark.parametrize(
+    "learnt", [["--epochs", "1"], ["--freeze", "fc8"]], ids=["in epochs", "solved"]
+)
 def test_a_fine_tuned_run_its_onnx_and_predict_agree_on_a_hundred_photos(
-    real_data: Path, tmp_path: Path
+    real_data: Path, tmp_path: Path, learnt: list[str]
 ) -> None:
     runtime = pytest.importorskip("onnxruntime", reason="the onnx extra is not installed")
     weights = real_data / "weights/alexnet-torchvision-features.pth"
@@ -59,7 +62,7 @@ def test_a_fine_tuned_run_its_onnx_and_predict_agree_on_a_hundred_photos(
         for photo in sorted(kind.iterdir())[:20]:
             (tmp_path / "flowers" / kind.name / photo.name).symlink_to(photo)
     with working_in(tmp_path):
-        words = ["--weights", str(weights), "--epochs", "1", "--out", "run"]
+        words = ["--weights", str(weights), *learnt, "--out", "run"]
         assert run(["finetune", "flowers", *words]) == 0
         out = ["--out", "net.onnx", "--input", "pixels", "--images", "100"]
         assert run(["export", "run", *out]) == 0

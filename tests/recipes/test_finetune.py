@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import shutil
 from pathlib import Path
 
@@ -14,17 +15,18 @@ from safetensors.torch import load_file
 
 from alexkit import finetune
 from alexkit.choices import FitHead
-from alexkit.errors import DataError, Interrupted, UsageError
+from alexkit.errors import DataError, Interrupted, UsageError, WeightsMismatch
 from alexkit.events import Chosen, Event, Note, Warned
 from alexkit.images.opening import open_source
 from alexkit.models.layered import initialise, with_room
 from alexkit.models.specs import find_spec
 from alexkit.models.zoo import load_any, load_backbone
+from alexkit.probes.softmax import temperature
 from alexkit.recipes.division import divide, folds_of, groups_of
-from alexkit.recipes.run_dir import read_record
 from alexkit.recipes.solved_head import SHARES, Form, solve
 from alexkit.recipes.using import ValidateOptions
 from alexkit.recipes.validate import run as validate
+from alexkit.reports.tables import fit_table
 from tests.conftest import photos_in
 
 NO_ROWS = np.empty(0, np.int64)
@@ -128,24 +130,35 @@ def load_file_pth(path: Path) -> dict[str, torch.Tensor]:
     return state
 
 
-@pytest.mark.parametrize("kind", [FitHead.LOGISTIC, FitHead.SVM])
+@pytest.mark.parametrize("kind", [FitHead.LOGISTIC, FitHead.SVM, FitHead.MEAN])
 def test_a_solved_head_separates_and_its_probabilities_fit(kind: FitHead) -> None:
-    rng = np.random.default_rng(0)
-    labels = np.repeat(np.arange(3), 40)
-    centres = 1.4 * rng.normal(size=(3, 20))
-    x = torch.from_numpy(centres[labels] + 3 * rng.normal(size=(120, 20))).float()
-    fold = np.arange(120) % 3
-    head = solve(
-        kind, x[:, None], labels, fold, classes=4, importance=None, report=lambda event: None
-    )
-    assert head.score is not None
-    assert head.score > 0.6
-    fresh = torch.from_numpy(centres[labels] + 3 * rng.normal(size=(120, 20))).float()
-    p = (fresh @ head.weight.T + head.bias).softmax(dim=1)
-    assert float(p[:, 3].max()) < 1e-6, "a class without a photo is never named"
-    right = p.argmax(dim=1).numpy() == labels
-    assert right.mean() > 0.6
-    assert abs(float(p.max(dim=1).values.mean()) - right.mean()) < 0.12, "calibrated"
+    fold, labels = np.arange(120) % 5, np.repeat(np.arange(3), 40)
+    many = np.repeat(np.arange(3), 2000)
+    above, gaps = [], []
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        centres = 1.4 * rng.normal(size=(3, 20))
+        x = torch.from_numpy(centres[labels] + 3 * rng.normal(size=(120, 20))).float()
+        head = solve(
+            kind, x[:, None], labels, fold, classes=4, importance=None, report=lambda _: None
+        )
+        fresh = torch.from_numpy(centres[many] + 3 * rng.normal(size=(6000, 20))).float()
+        logits = fresh @ head.weight.T + head.bias
+        p = logits.softmax(dim=1)
+        assert float(p[:, 3].max()) < 1e-6, "a class without a photo is never named"
+        right = p.argmax(dim=1).numpy() == many
+        assert head.score is not None
+        assert abs(head.score - right.mean()) < 0.1, "the folds say how good it is"
+        gaps.append(float(p.max(dim=1).values.mean()) - right.mean())
+        ideal = temperature(logits[:, :3].double().numpy(), many)
+
+        def loss(factor: float, logits: torch.Tensor = logits) -> float:
+            told = torch.from_numpy(many)
+            return float(torch.nn.functional.cross_entropy(factor * logits[:, :3], told))
+
+        above.append(loss(1.0) - loss(ideal))
+    assert max(above) < 0.02, "hardly above the best that any factor could do"
+    assert abs(np.mean(gaps)) < 0.04, "as sure as it is right"
 
 
 @pytest.mark.parametrize("rows", [5, 200], ids=["turned", "as they are"])
@@ -167,21 +180,38 @@ def test_weights_for_maps_and_their_means_are_weights_for_maps(rows: int, share:
         assert np.allclose(weights.reshape(3, 10, 6), weights.reshape(3, 10, 6)[..., :1])
 
 
-def test_what_is_in_a_photo_is_told_from_where_it_is() -> None:
+def test_what_is_in_a_photo_and_where_it_is_are_both_learnt() -> None:
     rng = np.random.default_rng(0)
     labels = np.arange(90) % 3
-    fold = np.arange(90) // 3 % 3
-
-    def chosen(x: torch.Tensor) -> float:
-        told = {"classes": 3, "maps": 4, "importance": None, "report": lambda event: None}
-        return solve(FitHead.LOGISTIC, x[:, None], labels, fold, **told).share
-
+    fold = np.arange(90) // 3 % 5
     noise = rng.normal(size=(90, 4, 9))
     what, where = noise.copy(), noise.copy()
     what[np.arange(90), labels] += 1.0
     where[np.arange(90), 0, labels] += 4.0
-    assert chosen(torch.from_numpy(what).float().flatten(1)) == 1.0
-    assert chosen(torch.from_numpy(where).float().flatten(1)) < 1.0
+    for x in (what, where):
+        rows = torch.from_numpy(x).float().flatten(1)[:, None]
+        told = {"classes": 3, "maps": 4, "importance": None, "report": lambda event: None}
+        head = solve(FitHead.MEAN, rows, labels, fold, **told)
+        made = [(one.kind, one.share) for one in head.members]
+        kinds = (FitHead.LOGISTIC, FitHead.SVM)
+        assert sorted(made) == sorted(itertools.product(kinds, SHARES))
+        alone = [np.mean(one.scores.argmax(axis=1) == labels) for one in head.members]
+        assert head.score > 0.9
+        assert head.score >= np.median(alone), "those that learn nothing weigh nothing"
+
+
+def test_the_mean_of_heads_is_one_head() -> None:
+    rng = np.random.default_rng(1)
+    labels = np.arange(60) % 2
+    rows = torch.from_numpy(rng.normal(size=(60, 2, 12)) + labels[:, None, None]).float()
+    told = {"classes": 2, "maps": 3, "importance": None, "report": lambda event: None}
+    mean, logistic, svm = (
+        solve(kind, rows, labels, labels, **told)  # one class a fold: nothing can be chosen
+        for kind in (FitHead.MEAN, FitHead.LOGISTIC, FitHead.SVM)
+    )
+    assert mean.score is None
+    assert torch.allclose(mean.weight, (logistic.weight + svm.weight) / 2, atol=1e-5)
+    assert torch.allclose(mean.bias, (logistic.bias + svm.bias) / 2, atol=1e-5)
 
 
 def test_copies_are_never_parted_and_a_photo_of_two_classes_never_judges(place: Path) -> None:
@@ -237,15 +267,23 @@ def test_rare_classes_weigh_more_and_few_photos_are_told(place: Path, convs: Pat
     told = heard.texts()
     assert "weights of classes: by their rarity" in told
     assert "'cat'" in told
-    assert "--folds 5" in told
+    assert "--folds" not in told, "one photo cannot be in folds"
     assert result["classes"] == 3
 
 
 @pytest.mark.parametrize("counts", [{"ant": 3, "bee": 3}, {"ant": 2, "bee": 2, "cat": 2}])
 def test_very_few_photos(place: Path, convs: Path, counts: dict[str, int]) -> None:
     photos_in(place / "photos", counts)
-    result = finetune("photos", weights=convs)
+    heard = Heard()
+    result = finetune("photos", weights=convs, report=heard)
     assert result["n"] == len(counts)
+    folds = min(counts.values())
+    assert f"--folds {folds} gives" in heard.texts()
+    judged = finetune("photos", weights=convs, folds=folds)
+    assert judged["n"] == sum(counts.values())
+    ((_, _, parts, _, top1, *_),) = fit_table(judged)[1]
+    assert parts == f"{folds} folds"
+    assert top1 == f"{100 * judged['top1']:.1f} ± {100 * judged['std']:.1f} %"
 
 
 def test_odd_photos_among_them(place: Path, convs: Path) -> None:
@@ -264,7 +302,8 @@ def test_a_class_that_is_only_judged(place: Path, convs: Path) -> None:
     photos_in(place / "photos", {"train/ant": 3, "train/bee": 3, "val/ant": 1, "val/cat": 1})
     with pytest.raises(DataError, match="'cat' has photos in val and none in train"):
         finetune("photos", weights=convs, out="run")
-    assert read_record(Path("run"))["state"] == "failed"
+    assert not Path("run").exists()
+    assert not Path("cache").exists(), "it is told before anything is computed"
 
 
 @pytest.mark.parametrize(
@@ -314,6 +353,15 @@ def test_a_network_of_torchvision_whole_and_its_head_alone(place: Path) -> None:
     backbone = load_any(None, Path("head/weights/best.safetensors"), seed=0)
     assert backbone.classes == ("ant", "bee")
     start = best("head")
+    body = {key: t for key, t in start.items() if not key.startswith("fc.")}
+    torch.save(body, place / "body.pth")
+    heard = Heard()
+    finetune("photos", out="body", model="resnet18", weights="body.pth", report=heard)
+    assert "the weights have no classifier: fc.weight, fc.bias" in heard.texts()
+    assert torch.equal(best("body")["fc.weight"], start["fc.weight"])
+    torch.save({key: body[key] for key in list(body)[1:]}, place / "less.pth")
+    with pytest.raises(WeightsMismatch, match=r"missing conv1\.weight"):
+        finetune("photos", model="resnet18", weights="less.pth")
     finetune(
         "photos", out="whole", freeze="none", epochs=1, lr=0.01, mixup=0.2, smoothing=0.1,
         model="resnet18", weights="head", schedule="plateau", patience=2,

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from alexkit.reports.fit_page import FitFacts, fit_page
 from alexkit.reports.page import (
     ASSETS,
     Chart,
@@ -24,7 +25,7 @@ from alexkit.reports.page import (
     shown,
     write_page,
 )
-from tests.reports.samples import BITING, CLASSES, eval_sample, fit_sample
+from tests.reports.samples import BITING, CLASSES, eval_sample, fit_sample, record
 
 SCRIPT = re.compile(r"<script>(.*?)</script>", re.DOTALL)
 
@@ -35,6 +36,20 @@ def test_nothing_is_fetched_from_anywhere() -> None:
         assert name.startswith(("data:", "#", "x")), name  # x is the name that bites
     assert "@import" not in html
     assert "url(" not in (ASSETS / "page.css").read_text()
+
+
+def test_a_head_that_was_solved_has_no_epochs_and_says_where_the_time_went() -> None:
+    told = record("finetune", list(CLASSES))
+    told["result"] |= {
+        "epochs": 0, "best_epoch": 0, "seconds": 90.0, "frozen_part_seconds": 66.0,
+        "top1": 0.85, "std": 0.021, "folds": [0.83, 0.87],
+    }  # fmt: skip
+    html = render(fit_page(FitFacts("runs/finetune-001", told, [], [])))
+    for words in ("85.0 ± 2.1 %", "fitted at once", "of it the frozen part", "1.1 min"):
+        assert words in html
+    assert "0 of 0" not in html
+    told |= {"state": "running", "result": None}
+    assert "No epoch was finished yet" in render(fit_page(FitFacts("r", told, [], [])))
 
 
 def test_the_policy_names_the_scripts_by_their_hashes() -> None:
