@@ -45,7 +45,7 @@ def test_a_head_that_was_solved_has_no_epochs_and_says_where_the_time_went() -> 
         "top1": 0.85, "std": 0.021, "folds": [0.83, 0.87],
     }  # fmt: skip
     html = render(fit_page(FitFacts("runs/finetune-001", told, [], [])))
-    for words in ("85.0 ± 2.1 %", "fitted at once", "of it the frozen part", "1.1 min"):
+    for words in ("85.0 ± 2.1 %", "fitted at once", "of it the frozen part", "66 s"):
         assert words in html
     assert "0 of 0" not in html
     told |= {"state": "running", "result": None}
