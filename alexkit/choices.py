@@ -155,6 +155,14 @@ class Compress(str, Enum):
     GZIP = "gzip"
 
 
+class Merge(str, Enum):
+    """What becomes of the parts that several processes have written: rows copied into one
+    file, or left where they are, under a file that shows them as one."""
+
+    COPY = "copy"
+    VIRTUAL = "virtual"
+
+
 class Precision(str, Enum):
     """What products are computed in: float32, its 19-bit form of NVIDIA GPUs, bfloat16."""
 

@@ -49,6 +49,10 @@ REASON = "rows/reason"
 NUMBER = "rows/number"
 """Only in a part: (N) int64, which rows of the whole file these are."""
 CLASSES = "classes"
+PART_FILE = "parts/file"
+PART_SEAL = "parts/seal"
+"""Only in a file whose layers are virtual: (P) names of the files beside it that hold the rows,
+and (P, 32) uint8, the SHA-256 that each was sealed with."""
 
 DTYPES: dict[FeatureDtype, np.dtype[Any]] = {
     FeatureDtype.FLOAT32: np.dtype("<f4"),
@@ -215,7 +219,7 @@ def write_skeleton(path: Path, plan: Plan) -> None:
         )
     skeleton = HollowFile()
     with h5py.File(skeleton, "w") as file:
-        _describe(file, plan)
+        describe(file, plan)
         extents = [_layer(file, name, plan) for name in plan.layers]
     try:
         with writing(path):
@@ -230,7 +234,8 @@ def write_skeleton(path: Path, plan: Plan) -> None:
         raise
 
 
-def _describe(file: h5py.File, plan: Plan) -> None:
+def describe(file: h5py.File, plan: Plan) -> None:
+    """Writes all but the layers: attributes, classes, and the rows, none of them done."""
     rows, count = plan.rows, len(plan.rows)
     provenance = provenance_text(plan.provenance)
     room = len(provenance) + PROVENANCE_ROOM

@@ -44,7 +44,7 @@ def opened(path: Path, mode: str) -> h5py.File:
     """
     try:
         if not path.name.endswith(UNFINISHED) and seal_holds(path) is False:
-            _refuse_if_locked(path)
+            refuse_if_locked(path)
             raise damaged(path, "is truncated or damaged: its tables are not as written")
         try:
             return h5py.File(path, mode, locking="best-effort")
@@ -61,9 +61,7 @@ def opened(path: Path, mode: str) -> h5py.File:
         )
         raise DataError(f"there is no file {path}", hint=hint) from None
     except BlockingIOError:
-        raise UsageError(
-            f"{path} is in use by another process", hint="wait until that one has finished"
-        ) from None
+        raise _in_use(path) from None
     except (IsADirectoryError, PermissionError) as error:
         raise DataError(
             f"{path} cannot be opened: {os.strerror(error.errno or 0)}",
@@ -78,19 +76,26 @@ def opened(path: Path, mode: str) -> h5py.File:
         raise
 
 
-def _refuse_if_locked(path: Path) -> None:
+def refuse_if_locked(path: Path) -> None:
     """A file that is open for writing is changed by HDF5 before anything is written.
 
     Raises:
-        BlockingIOError: another process has it locked.
+        UsageError: another process has it locked.
+        OSError: it cannot be read.
     """
     with path.open("rb") as raw:
         try:
             fcntl.flock(raw, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise
+            raise _in_use(path) from None
         except OSError:  # a file system without locks
             return
+
+
+def _in_use(path: Path) -> UsageError:
+    return UsageError(
+        f"{path} is in use by another process", hint="wait until that one has finished"
+    )
 
 
 @contextmanager

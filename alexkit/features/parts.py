@@ -1,26 +1,29 @@
 """Parts of a feature file: what one process of several has extracted, beside the file to be.
 
 A part is itself the ``.partial`` of a feature file, of some rows only, with their numbers in
-the whole: as safe from a kill, and taken in by whoever continues the whole file.
+the whole: as safe from a kill, and taken in by whoever continues the whole file. Where it is to
+stay, for a virtual file, it loses that ending when all is done.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 
-from alexkit.errors import DamagedFile, FileMismatch
-from alexkit.features.layout import BLOCK_BYTES, Plan, RowTable, Status
-from alexkit.features.opening import damaged
+from alexkit.errors import AlexkitError, DamagedFile, FileMismatch
+from alexkit.features.differences import first_difference
+from alexkit.features.layout import BLOCK_BYTES, UNFINISHED, Plan, RowTable, Status
+from alexkit.features.opening import damaged, opened, reading
 from alexkit.features.store import FeatureStore
+from alexkit.features.virtual import names_of_parts
 from alexkit.features.writer import FeatureWriter, Rows, Values
 
-_PART = r"\.part-\d+-of-\d+"
+_PART = r"\.part-(\d+)-of-\d+"
 
 
 def part_path(path: Path, rank: int, ranks: int) -> Path:
@@ -28,12 +31,31 @@ def part_path(path: Path, rank: int, ranks: int) -> Path:
     return path.with_name(f"{path.name}.part-{rank}-of-{ranks}")
 
 
-def parts_beside(path: Path, ending: str = ".partial") -> list[Path]:
-    """The parts of ``path`` that lie there, whatever number of processes wrote them."""
+def parts_beside(path: Path, ending: str = UNFINISHED) -> list[Path]:
+    """The parts of ``path`` that lie there, whatever number of processes wrote them; those
+    with no ``ending`` are of a virtual file."""
+    return [part for _, part in _numbered(path, ending)]
+
+
+def free_number(path: Path) -> int:
+    """The least from which on no part of ``path`` has a number."""
+    there = _numbered(path, UNFINISHED) + _numbered(path, "")
+    return max((number + 1 for number, _ in there), default=0)
+
+
+def _numbered(path: Path, ending: str) -> list[tuple[int, Path]]:
     if not path.parent.is_dir():
         return []
     form = re.compile(re.escape(path.name) + _PART + re.escape(ending))
-    return sorted(entry for entry in path.parent.iterdir() if form.fullmatch(entry.name))
+    found = ((form.fullmatch(entry.name), entry) for entry in path.parent.iterdir())
+    return sorted((int(match[1]), entry) for match, entry in found if match)
+
+
+def drop_parts(path: Path, keep: Collection[Path] = ()) -> None:
+    """Removes the parts, of a virtual file or unfinished, that a finished file does not use."""
+    for part in parts_beside(path) + parts_beside(path, ""):
+        if part not in keep:
+            part.unlink()
 
 
 def rows_of_rank(rows: Rows, size: int, rank: int, ranks: int) -> Rows:
@@ -41,6 +63,12 @@ def rows_of_rank(rows: Rows, size: int, rank: int, ranks: int) -> Rows:
     of fewer where some process would get none."""
     size = max(1, min(size, len(rows) // ranks))
     mine: Rows = rows[(np.arange(len(rows)) // size) % ranks == rank]
+    return mine
+
+
+def stretch_of_rank(rows: Rows, rank: int, ranks: int) -> Rows:
+    """The same in one stretch each, of which a virtual file is put together quickest."""
+    mine: Rows = np.array_split(rows, ranks)[rank]
     return mine
 
 
@@ -87,6 +115,10 @@ class PartWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Lets the part go; it stays, to be continued."""
         self._writer.close()
 
     def pending(self) -> Rows:
@@ -100,6 +132,65 @@ class PartWriter:
     def mark(self, row: int, status: Status, reason: str) -> None:
         """As :meth:`FeatureWriter.mark`."""
         self._writer.mark(int(np.searchsorted(self._numbers, row)), status, reason)
+
+
+def each_part(
+    path: Path,
+    provenance: Mapping[str, Any],
+    use: Callable[[FeatureStore], None],
+    *,
+    discard: bool = False,
+) -> list[Path]:
+    """Lets ``use`` see every part that a command goes on with: all but those of a finished
+    virtual file of that name. Returns them.
+
+    Args:
+        path: the whole file.
+        provenance: of it.
+        discard: a part that does not belong to it may be thrown away.
+
+    Raises:
+        UsageError: another process is writing a part.
+        FileMismatch: a part was made with other settings, or is damaged.
+    """
+    for unborn in parts_beside(path, UNFINISHED + ".new"):
+        unborn.unlink()
+    owned = _parts_in_use(path)
+    used = []
+    for part in [*parts_beside(path, ""), *parts_beside(path)]:
+        if part in owned:
+            continue
+        try:
+            with FeatureStore.open(part) as store:
+                difference = first_difference(
+                    store.provenance.get("fingerprint"), provenance.get("fingerprint")
+                )
+                if difference:
+                    raise FileMismatch(
+                        f"{part} is of an interrupted run with other settings: {difference}",
+                        hint=f"repeat its settings, delete {part.name}, or add --overwrite",
+                    )
+                use(store)
+            used.append(part)
+        except FileMismatch as error:
+            if not discard:
+                if isinstance(error, DamagedFile):
+                    hint = f"delete {part}: its rows are then extracted again"
+                    raise DamagedFile(error.message, hint=hint) from error
+                raise
+            part.unlink()
+    return used
+
+
+def _parts_in_use(path: Path) -> set[Path]:
+    """The parts of a finished virtual file, there or not."""
+    if not path.exists():
+        return set()
+    try:
+        with reading(path), opened(path, "r") as file:
+            return {path.with_name(name) for name in names_of_parts(file)}
+    except AlexkitError:  # then nobody can read it
+        return set()
 
 
 def take_in(
@@ -116,35 +207,32 @@ def take_in(
         between: called after each block.
 
     Raises:
-        UsageError: another process is writing a part.
-        FileMismatch: a part was made with other settings, or is damaged.
         OutOfSpace: the disk is full or gone.
+        AlexkitError: see :func:`each_part`.
     """
-    for unborn in parts_beside(writer.path, ".partial.new"):
-        unborn.unlink()
-    for part in parts_beside(writer.path):
-        try:
-            with FeatureStore.open(part) as store:
-                if store.provenance.get("fingerprint") != writer.provenance.get("fingerprint"):
-                    raise FileMismatch(
-                        f"{part} is of an interrupted run with other settings",
-                        hint=f"repeat its settings, delete {part.name}, or add --overwrite",
-                    )
-                _move(store, writer, between)
-        except FileMismatch as error:
-            if not discard:
-                if isinstance(error, DamagedFile):
-                    hint = f"delete {part}: its rows are then extracted again"
-                    raise DamagedFile(error.message, hint=hint) from error
-                raise
+
+    def use(store: FeatureStore) -> None:
+        _move(store, writer, between)
+
+    for part in each_part(writer.path, writer.provenance, use, discard=discard):
         part.unlink()
 
 
-def _move(store: FeatureStore, writer: FeatureWriter, between: Callable[[], None]) -> None:
+def checked_rows(store: FeatureStore, size: int) -> Rows:
+    """(n) int64: which rows of a whole of ``size`` rows a part has.
+
+    Raises:
+        DamagedFile: it is of another whole.
+    """
     numbers = store.numbers
-    pending = writer.pending()
-    if numbers.min() < 0 or numbers.max() >= writer.size:
+    if numbers.min() < 0 or numbers.max() >= size:
         raise damaged(store.path, "is of a file with other rows")
+    return numbers
+
+
+def _move(store: FeatureStore, writer: FeatureWriter, between: Callable[[], None]) -> None:
+    numbers = checked_rows(store, writer.size)
+    pending = writer.pending()
     wanted = np.isin(numbers, pending)
     done = np.flatnonzero(wanted & (store.status == Status.DONE))
     row_bytes = sum(store.nbytes(layer) for layer in store.layers) // len(store)

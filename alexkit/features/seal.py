@@ -42,6 +42,8 @@ def extents_of(datasets: Iterable[h5py.Dataset]) -> Extents:
     """Where the values of some datasets lie: (n, 2) int64, begin and end, ascending."""
     found: list[tuple[int, int]] = []
     for dataset in datasets:
+        if dataset.is_virtual:  # its values lie in other files
+            continue
         if dataset.chunks is None:
             begin = dataset.id.get_offset()
             found.append((begin, begin + dataset.id.get_storage_size()))
@@ -96,6 +98,19 @@ def seal_holds(path: Path) -> bool | None:
         if (np.diff(extents.ravel(), prepend=0, append=end) < 0).any():
             return False
         return _digest(raw, extents, end) == tail[:_DIGEST_BYTES]
+
+
+def seal_of(path: Path) -> bytes | None:
+    """The SHA-256 in the seal of a file; None where it has no seal, or that does not hold.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    if seal_holds(path) is not True:
+        return None
+    with path.open("rb", buffering=0) as raw:
+        raw.seek(-_TAIL_BYTES, os.SEEK_END)
+        return raw.read(_DIGEST_BYTES)
 
 
 def _goes_on(raw: BinaryIO, size: int) -> bool:

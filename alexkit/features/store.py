@@ -26,6 +26,7 @@ from alexkit.errors import (
     UnknownName,
     UsageError,
 )
+from alexkit.features.differences import first_difference, first_differing
 from alexkit.features.layout import (
     BLOCK_BYTES,
     CLASSES,
@@ -50,6 +51,7 @@ from alexkit.features.layout import (
 )
 from alexkit.features.opening import damaged, opened, reading
 from alexkit.features.seal import seal_holds
+from alexkit.features.virtual import parts_of
 from alexkit.features.writer import FeatureWriter
 from alexkit.images.source import SPLITS
 
@@ -73,11 +75,13 @@ class FeatureStore:
         status: (N) uint8, see :class:`alexkit.features.layout.Status`.
         provenance: what made the file, see ``interface``'s format 1.
         views: V where a row holds V views of its image, (V, …); 0 where it holds one value.
+        parts: the files beside it in which its features lie; none where they lie in itself.
     """
 
     def __init__(self, path: Path, file: h5py.File) -> None:
         self.path = path
         self._file = file
+        self.parts = parts_of(path, file)
         self.complete = bool(file.attrs["complete"])
         self.provenance: dict[str, Any] = json.loads(file.attrs["provenance"])
         self._check(isinstance(self.provenance, dict), "the provenance is no JSON object")
@@ -105,7 +109,8 @@ class FeatureStore:
         Raises:
             DataError: there is no such file, or it cannot be read.
             UsageError: it is being written.
-            DamagedFile: truncated, edited, foreign, or of another format version.
+            DamagedFile: truncated, edited, foreign, or of another format version; or a part
+                of it is.
         """
         path = Path(path)
         with reading(path):
@@ -156,14 +161,9 @@ class FeatureStore:
             OutOfSpace: the disk is full, read-only, or not ours to write.
         """
         plan = Plan(rows, tuple(classes), layers, FeatureDtype(dtype), provenance)
-        if path.is_dir():
-            raise UsageError(f"{path} is a folder", hint="give the name of a file")
-        if path.exists():
+        if path.is_file():
             _drop_leftover(path)
-        if path.exists() and not overwrite:
-            raise OutputExists(
-                f"{path} exists and is complete", hint="choose another --out or add --overwrite"
-            )
+        check_free(path, overwrite)
         if not _can_continue(partial_path(path), plan, discard=overwrite):
             write_skeleton(path, plan)
         return FeatureWriter(path, compress)
@@ -308,6 +308,21 @@ class FeatureStore:
             raise damaged(self.path, f"is damaged or was edited: {what}")
 
 
+def check_free(path: Path, overwrite: bool) -> None:
+    """A file may be written to ``path``.
+
+    Raises:
+        OutputExists: a finished one is there, and may not be replaced.
+        UsageError: it is a folder.
+    """
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder", hint="give the name of a file")
+    if path.exists() and not overwrite:
+        raise OutputExists(
+            f"{path} exists and is complete", hint="choose another --out or add --overwrite"
+        )
+
+
 def _drop_leftover(path: Path) -> None:
     """Removes the ``.partial`` of a finished file, where a kill fell between the two."""
     partial = partial_path(path)
@@ -345,12 +360,12 @@ def _can_continue(partial: Path, plan: Plan, *, discard: bool) -> bool:
 
 def _difference(found: FeatureStore, plan: Plan) -> str | None:
     """Names the first thing in which an interrupted file and a plan differ."""
-    settings = _first_difference(
+    settings = first_difference(
         found.provenance.get("fingerprint"), plan.provenance.get("fingerprint"), "fingerprint"
     )
     if settings:
         return settings.removeprefix("fingerprint.")
-    fixed = _first_difference(
+    fixed = first_difference(
         {"layers": found.layers, "dtype": found.dtype.name, "classes": found.classes},
         {
             "layers": {name: tuple(shape) for name, shape in plan.layers.items()},
@@ -363,37 +378,10 @@ def _difference(found: FeatureStore, plan: Plan) -> str | None:
     if len(found) != len(plan.rows):
         return f"it has {len(found)} rows, and now there are {len(plan.rows)}"
     here = [stored_text(path) for path in plan.rows.paths]
-    row = _first_differing(found.paths, here)
+    row = first_differing(found.paths, here)
     if row is not None:
         return f"row {row} is {found.paths[row]!r} there and {here[row]!r} now"
     same = (found.labels == plan.rows.labels) & (found.splits == plan.rows.splits)
     if not same.all():
         return f"{here[int(np.argmin(same))]!r} has another label or split"
     return None
-
-
-def _first_difference(there: object, here: object, name: str = "") -> str | None:
-    """Names the first entry in which two JSON-like values differ; None where they agree."""
-    if isinstance(there, Mapping) and isinstance(here, Mapping):
-        for key in dict.fromkeys([*here, *there]):
-            inner = f"{name}.{key}" if name else str(key)
-            found = _first_difference(there.get(key), here.get(key), inner)
-            if found:
-                return found
-        return None
-    if there == here:
-        return None
-    return f"{name} is {_short(there)} there and {_short(here)} now"
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _first_differing(there: Sequence[object], here: Sequence[object]) -> int | None:
-    """The first index at which two sequences differ; None where they are equal."""
-    for index, (a, b) in enumerate(zip(there, here, strict=False)):
-        if a != b:
-            return index
-    return None if len(there) == len(here) else min(len(there), len(here))

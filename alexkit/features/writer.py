@@ -23,6 +23,7 @@ from alexkit.choices import Compress
 from alexkit.features.compress import compress_file
 from alexkit.features.layout import (
     FEATURES,
+    NUMBER,
     REASON,
     REASON_TEXT,
     STATUS,
@@ -162,7 +163,7 @@ class FeatureWriter:
         progress: Callable[[int], None] = lambda done: None,
     ) -> None:
         """Gives the file its name, or compresses it into one of that name; all rows must be
-        done or marked. The same command goes on from a kill at any moment.
+        done or marked, but for a part's. The same command goes on from a kill at any moment.
 
         Args:
             ending: what the provenance gets besides, e.g. the time it ended; JSON-safe.
@@ -171,14 +172,15 @@ class FeatureWriter:
         Raises:
             OutOfSpace: the disk is full or gone.
         """
-        assert not self.pending().size
+        complete = not self.pending().size
+        assert complete or NUMBER in self._file
         text = provenance_text({**self.provenance, **(ending or {})})
         with writing(self.path):
             os.fsync(self._raw.fileno())  # a disk that fails, fails here and not inside HDF5
             room = self._file.attrs.get_id("provenance").dtype.itemsize
             assert len(text) <= room, "the ending is longer than the room kept for it"
             self._file.attrs.modify("provenance", np.bytes_(text.ljust(room)))
-            self._file.attrs.modify("complete", np.bool_(True))
+            self._file.attrs.modify("complete", np.bool_(complete))
             left_out = not_sealed(self._file)
             self._file.close()
             if self._compress is Compress.NONE:

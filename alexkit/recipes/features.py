@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from alexkit.choices import Compress, Decode, FeatureDtype
+from alexkit.choices import Compress, Decode, FeatureDtype, Merge
 from alexkit.errors import DataError, UsageError
 from alexkit.events import (
     Note,
@@ -24,9 +24,10 @@ from alexkit.events import (
     Warned,
     silent,
 )
-from alexkit.features.layout import RowTable, partial_path
+from alexkit.features.layout import Plan, RowTable, partial_path
+from alexkit.features.parts import drop_parts, parts_beside
 from alexkit.features.store import FeatureStore
-from alexkit.features.writer import FeatureWriter
+from alexkit.features.virtual_writer import VirtualWriter
 from alexkit.recipes import sift_fv
 from alexkit.recipes.devices import decode_threads, devices_of_rank, use_precision
 from alexkit.recipes.drift import measure_drift
@@ -51,6 +52,7 @@ from alexkit.recipes.sharing import (
     DONE,
     NO_FEATURES,
     RESULT,
+    WholeWriter,
     collect,
     deal,
     gather,
@@ -99,7 +101,8 @@ def _lead(options: FeaturesOptions, report: Remembering, ranks: Ranks) -> dict[s
     to_file = options.out is not None and options.out.suffix in FILE_SUFFIXES
     place = options.out if to_file else RunDir.place("features", options) / FEATURES_FILE
     assert place is not None
-    tell_forecast(place, len(source), stored, report, ranks.world)
+    virtual = _is_virtual(options, place, ranks, report)
+    tell_forecast(place, len(source), stored, report, ranks.world, virtual=virtual)
     if stored.dtype is FeatureDtype.FLOAT16 and not partial_path(place).exists():
         check_float16(job)
     folder: RunDir | None = None
@@ -109,18 +112,7 @@ def _lead(options: FeaturesOptions, report: Remembering, ranks: Ranks) -> dict[s
             folder = stack.enter_context(RunDir.open("features", options, report))
             folder.note("data", data_record(source))
             path, ledger_path = folder.path / FEATURES_FILE, folder.path / LEDGER
-        writer = stack.enter_context(
-            FeatureStore.create(
-                path,
-                rows=RowTable.of(source),
-                classes=source.classes,
-                layers=stored.shapes,
-                dtype=stored.dtype,
-                provenance=provenance,
-                compress=stored.compress,
-                overwrite=options.overwrite,
-            )
-        )
+        writer = stack.enter_context(_writer(path, job, provenance, options, virtual))
         ledger = Ledger(ledger_path, strict=options.strict, report=report)
         _fill(writer, job, report, ledger, ranks, options.overwrite)
         if ledger.bad == len(source):
@@ -140,6 +132,8 @@ def _lead(options: FeaturesOptions, report: Remembering, ranks: Ranks) -> dict[s
             "weights": job.backbone.source,
             "seconds": time.monotonic() - began,
         }
+        if virtual:
+            result["parts"] = [str(part) for part in parts_beside(path, "")]
         report(Saved("features", str(path)))
         if folder is not None:
             folder.finish(result)
@@ -148,10 +142,51 @@ def _lead(options: FeaturesOptions, report: Remembering, ranks: Ranks) -> dict[s
     return result
 
 
+def _is_virtual(options: FeaturesOptions, place: Path, ranks: Ranks, report: Reporter) -> bool:
+    """Whether rows are to stay in parts. One process makes none, but goes on with those of an
+    interrupted run."""
+    if options.merge is Merge.COPY:
+        return False
+    if ranks.alone and not parts_beside(place) and not parts_beside(place, ""):
+        report(Note("one process has nothing to merge: the file holds all rows itself"))
+        return False
+    return True
+
+
+def _writer(
+    path: Path,
+    job: Job,
+    provenance: dict[str, Any],
+    options: FeaturesOptions,
+    virtual: bool,
+) -> WholeWriter:
+    rows, stored = RowTable.of(job.source), job.stored
+    if virtual:
+        classes = tuple(job.source.classes)
+        plan = Plan(rows, classes, stored.shapes, stored.dtype, provenance)
+        return VirtualWriter(path, plan, overwrite=options.overwrite)
+    return FeatureStore.create(
+        path,
+        rows=rows,
+        classes=job.source.classes,
+        layers=stored.shapes,
+        dtype=stored.dtype,
+        provenance=provenance,
+        compress=stored.compress,
+        overwrite=options.overwrite,
+    )
+
+
 def _settle(
     options: FeaturesOptions, report: Reporter, ranks: Ranks
 ) -> tuple[Job, dict[str, Any]]:
     """All that decides the values, and the provenance that tells it; nothing is created."""
+    if options.merge is Merge.VIRTUAL and options.compress is not Compress.NONE:
+        raise UsageError(
+            "--merge virtual leaves rows where they were written, and --compress writes them"
+            " anew",
+            hint="leave out one of the two",
+        )
     data = choose_data(options.data, "alexkit features photos/", report)
     device, *further = devices_of_rank(
         options.device, ranks.local_rank, ranks.local_world, report
@@ -181,7 +216,7 @@ def _settle(
 
 
 def _fill(
-    writer: FeatureWriter,
+    writer: WholeWriter,
     job: Job,
     report: Reporter,
     ledger: Ledger,
@@ -221,7 +256,7 @@ def _fill(
 class _Progress:
     """How many images are done by all ranks, told as it grows."""
 
-    def __init__(self, writer: FeatureWriter, ranks: Ranks, report: Reporter) -> None:
+    def __init__(self, writer: WholeWriter, ranks: Ranks, report: Reporter) -> None:
         self._writer, self._ranks, self._report = writer, ranks, report
         self._done, self._pace = 0, _Pace(writer.size, report)
 
@@ -270,7 +305,7 @@ class _Pace:
             )
 
 
-def _finish(writer: FeatureWriter, job: Job, report: Reporter) -> None:
+def _finish(writer: WholeWriter, job: Job, report: Reporter) -> None:
     """Gives the file its name, compressed if asked; says if images changed meanwhile.
 
     Raises:
@@ -285,8 +320,10 @@ def _finish(writer: FeatureWriter, job: Job, report: Reporter) -> None:
             )
         )
         ending["changed_while_read"] = True
-    if job.stored.compress is Compress.NONE:
+    if isinstance(writer, VirtualWriter) or job.stored.compress is Compress.NONE:
         writer.finish({**ending, "ended": now()})
+        if not isinstance(writer, VirtualWriter):
+            drop_parts(writer.path)  # of a virtual file that was here before
         return
     began, total = time.monotonic(), len(job.source) * job.stored.row_bytes
     stage = job.stored.compress.value

@@ -13,6 +13,7 @@ from alexkit.choices import WEIGHT_WORDS, Average, Compress, FeatureDtype, Preci
 from alexkit.errors import OutOfSpace, UsageError
 from alexkit.events import Note, Reporter
 from alexkit.features.layout import DTYPES, partial_path
+from alexkit.features.parts import parts_beside
 from alexkit.features.pooling import Pooling, Shape
 from alexkit.images.views import Views
 from alexkit.models.zoo import Backbone, skeleton
@@ -123,9 +124,16 @@ class _Form:
 
 
 def tell_forecast(
-    path: Path, rows: int, stored: Stored, report: Reporter, ranks: int = 1
+    path: Path,
+    rows: int,
+    stored: Stored,
+    report: Reporter,
+    ranks: int = 1,
+    *,
+    virtual: bool = False,
 ) -> None:
-    """Says what the file takes; with several ``ranks``, their parts stand beside it.
+    """Says what the file takes; with several ``ranks``, their parts stand beside it, or are,
+    of a ``virtual`` one, all there is.
 
     Raises:
         OutOfSpace: that does not fit on the disk; nothing was written.
@@ -136,6 +144,9 @@ def tell_forecast(
     needed = 0 if begun.is_file() else nbytes
     parts = nbytes * (ranks - 1) // ranks
     needed += parts if stored.compress is Compress.NONE else nbytes
+    if virtual:  # an interrupted one has the space of its parts already
+        taken = sum(part.stat().st_size for part in parts_beside(path))
+        needed = max(0, nbytes - taken)
     there = next(folder for folder in path.absolute().parents if folder.is_dir())
     free = shutil.disk_usage(there).free
     shapes = (f"{name} {' × '.join(map(str, s))}" for name, s in stored.shapes.items())

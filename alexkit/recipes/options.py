@@ -27,6 +27,7 @@ from alexkit.choices import (
     Freeze,
     Head,
     Keep,
+    Merge,
     Metric,
     Parallel,
     Precision,
@@ -178,6 +179,10 @@ class FeaturesOptions(SharedOptions):
     dtype: FeatureDtype = option(FeatureDtype.FLOAT32, "Number type in the file.")
     compress: Compress = option(
         Compress.NONE, "Filter of the finished file; needs its space twice while it works."
+    )
+    merge: Merge = option(
+        Merge.COPY,
+        "Of several processes: one file, or virtual: a file over parts that stay beside it.",
     )
     list_layers: bool = option(False, "Show layers, shapes and bytes an image; needs no DATA.")
     precision: Precision = option(Precision.FLOAT32, "Number type of products.")

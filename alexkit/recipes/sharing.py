@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from base64 import b64decode, b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,11 +16,14 @@ from alexkit.features.extract import FeatureBatch
 from alexkit.features.layout import Plan, RowTable, Status
 from alexkit.features.parts import (
     PartWriter,
+    free_number,
     part_path,
     parts_beside,
     rows_of_rank,
+    stretch_of_rank,
     take_in,
 )
+from alexkit.features.virtual_writer import VirtualWriter
 from alexkit.features.writer import FeatureWriter, Rows, Values
 from alexkit.images.source import ImageSource
 from alexkit.recipes.extraction import Job
@@ -31,6 +34,9 @@ from alexkit.training.launch import Ranks
 NO_FEATURES = "row holds NaN"
 PLAN, PENDING, RESULT, DONE = "plan", "pending", "result", "done"
 LEDGER_ENDING = ".csv"
+
+
+WholeWriter = FeatureWriter | VirtualWriter
 
 
 class Writer(Protocol):
@@ -53,51 +59,71 @@ def keep(batch: FeatureBatch, writer: Writer, source: ImageSource, ledger: Ledge
 
 
 def collect(
-    writer: FeatureWriter, ledger: Ledger, overwrite: bool, between: Callable[[], None]
+    writer: WholeWriter, ledger: Ledger, overwrite: bool, between: Callable[[], None]
 ) -> None:
-    """Takes in all parts that lie beside a file, with the images they had trouble with.
+    """Takes in all parts that lie beside a file, or counts what is in them where they are to
+    stay, with the images they had trouble with.
 
     Raises:
-        AlexkitError: see :func:`alexkit.features.parts.take_in`.
+        AlexkitError: see :func:`alexkit.features.parts.each_part`.
     """
     for path in parts_beside(writer.path, LEDGER_ENDING + ".partial"):
         path.unlink()
     for path in parts_beside(writer.path, LEDGER_ENDING):
         ledger.take_in(path)
         path.unlink()
-    take_in(writer, discard=overwrite, between=between)
+    if isinstance(writer, VirtualWriter):
+        writer.look(discard=overwrite, between=between)
+    else:
+        take_in(writer, discard=overwrite, between=between)
 
 
-def deal(ranks: Ranks, writer: FeatureWriter, job: Job) -> Rows:
+def deal(ranks: Ranks, writer: WholeWriter, job: Job) -> Rows:
     """Of rank 0: tells the others what is to do, and returns its own share of it."""
-    pending = writer.pending()
-    if ranks.alone:
-        return pending
-    wanted = np.zeros(writer.size, bool)
-    wanted[pending] = True
+    pending, virtual = writer.pending(), isinstance(writer, VirtualWriter)
     plan = {
         "path": str(writer.path.absolute()),
         "batch_size": job.batch_size,
+        "virtual": virtual,
+        "first": free_number(writer.path) if virtual else 0,
         "fingerprint": writer.provenance["fingerprint"],
     }
-    ranks.tell(PENDING, b64encode(np.packbits(wanted).tobytes()).decode())
-    ranks.tell(PLAN, json.dumps(plan))
-    return rows_of_rank(pending, job.batch_size, 0, ranks.world)
+    if not ranks.alone:
+        wanted = np.zeros(writer.size, bool)
+        wanted[pending] = True
+        ranks.tell(PENDING, b64encode(np.packbits(wanted).tobytes()).decode())
+        ranks.tell(PLAN, json.dumps(plan))
+    mine = _share(pending, plan, ranks)
+    if isinstance(writer, VirtualWriter) and mine.size:
+        writer.begin(_part(writer.path, plan, ranks), mine)
+    return mine
+
+
+def _share(pending: Rows, plan: Mapping[str, Any], ranks: Ranks) -> Rows:
+    """What of ``pending`` this process extracts."""
+    if plan["virtual"]:
+        return stretch_of_rank(pending, ranks.rank, ranks.world)
+    return rows_of_rank(pending, plan["batch_size"], ranks.rank, ranks.world)
+
+
+def _part(path: Path, plan: Mapping[str, Any], ranks: Ranks) -> Path:
+    """The part of this process: of a virtual file, numbers go on where parts lie already."""
+    return part_path(path, plan["first"] + ranks.rank, plan["first"] + ranks.world)
 
 
 def gather(
     ranks: Ranks,
-    writer: FeatureWriter,
+    writer: WholeWriter,
     ledger: Ledger,
     stop: Callable[[], None],
     advance: Callable[[], None],
 ) -> None:
-    """Of rank 0: waits for the parts of the others and takes them in.
+    """Of rank 0: waits for the parts of the others and takes them in, or counts them.
 
     Raises:
         WorkerFailed: one is dead or failed, or its part cannot be seen from here.
     """
-    if ranks.alone:
+    if ranks.alone and not isinstance(writer, VirtualWriter):
         return
 
     def meanwhile() -> None:
@@ -135,9 +161,10 @@ def help_out(job: Job, provenance: dict[str, Any], ranks: Ranks, strict: bool) -
             )
         bits = np.frombuffer(b64decode(ranks.hear(PENDING, waiting)), np.uint8)
         pending = np.flatnonzero(np.unpackbits(bits, count=len(job.source)))
-        mine = rows_of_rank(pending, plan["batch_size"], ranks.rank, ranks.world)
+        mine = _share(pending, plan, ranks)
         if mine.size:
-            _extract_part(job, provenance, ranks, Path(plan["path"]), mine, strict, stop)
+            part = _part(Path(plan["path"]), plan, ranks)
+            _extract_part(job, provenance, ranks, part, mine, strict, stop)
         ranks.tell(_ready(ranks.rank), "")
         return json.loads(ranks.hear(RESULT, waiting))
 
@@ -146,7 +173,7 @@ def _extract_part(
     job: Job,
     provenance: dict[str, Any],
     ranks: Ranks,
-    path: Path,
+    part: Path,
     rows: Rows,
     strict: bool,
     stop: Stop,
@@ -154,7 +181,6 @@ def _extract_part(
     source, stored = job.source, job.stored
     table, classes = RowTable.of(source), tuple(source.classes)
     plan = Plan(table, classes, stored.shapes, stored.dtype, provenance)
-    part = part_path(path, ranks.rank, ranks.world)
     with PartWriter(part, plan, rows) as writer:
         # Its rows are told by the part, but not what was repaired or converted.
         beside = part.with_name(part.name + LEDGER_ENDING)

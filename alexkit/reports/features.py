@@ -48,7 +48,8 @@ def feature_record(store: FeatureStore) -> dict[str, Any]:
     counts = np.bincount(labelled, minlength=len(store.classes)).tolist()
     return {
         "file": str(store.path),
-        "bytes": store.path.stat().st_size,
+        "bytes": sum(path.stat().st_size for path in (store.path, *store.parts)),
+        "parts": [part.name for part in store.parts],
         "complete": store.complete,
         "sealed": store.sealed,
         "rows": len(store),
@@ -78,6 +79,8 @@ def feature_blocks(record: Mapping[str, Any]) -> dict[str, Table]:
         "splits": "none" if list(splits) == ["none"] else _counted(splits),
         "classes": _classes(record["classes"]),
     }
+    if record["parts"]:
+        head["parts"] = f"its rows are in {', '.join(record['parts'])}, beside it"
     if record["complete"] and not record["sealed"]:
         head["changed"] = "by another program since it was written"
     if record["labelled"] < record["rows"]:

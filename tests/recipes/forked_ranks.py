@@ -16,6 +16,7 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -26,6 +27,8 @@ from alexkit.recipes import train
 from tests.recipes.killed_training import load_writers
 
 assert train, "loaded before the processes are forked"
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def free_port() -> int:
@@ -68,6 +71,22 @@ def played(number: int, scene: dict[str, Any]) -> dict[str, Any]:
     for source, copy in [scene["copy"]] if "copy" in scene else []:
         shutil.copytree(source, copy)
     return {"ends": ends, "told": [path.read_text() for path in told]}
+
+
+def play(folder: Path, scenes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The ends and words of some scenes, played in a folder by a process of their own."""
+    paths = os.pathsep.join([str(ROOT), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.recipes.forked_ranks", json.dumps(scenes)],
+        cwd=folder,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=True,
+    )
+    found: list[dict[str, Any]] = json.loads(done.stdout)
+    return found
 
 
 def main() -> None:

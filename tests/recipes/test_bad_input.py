@@ -68,6 +68,11 @@ CASES = [
     (["features", "photos", "--weights", "evil.pth"], 4, "nothing in it was run"),
     (["features", "photos", "--weights", "notes.safetensors"], 4, "notes.safetensors"),
     (["features", "photos", "--weights", "imagenet", "--model", "alexnet"], 2, "published"),
+    (
+        ["features", "photos", *RANDOM, "--merge", "virtual", "--compress", "gzip"],
+        2,
+        "leave out one of the two",
+    ),
     (["features", "photos", "--out", "file.bin", *RANDOM], 2, "file.bin"),
     (["features", "photos", "--out", "photos", *RANDOM], 2, "choose another --out"),
     (["finetune"], 2, "alexkit finetune mydata/"),

@@ -23,6 +23,7 @@ from alexkit.features.layout import Status
 from alexkit.features.store import FeatureStore
 from tests.conftest import photos_in
 from tests.recipes.conftest import working_in
+from tests.recipes.forked_ranks import play
 
 PROGRAM = "from alexkit.cli.app import main; main()"
 PHOTOS = 48
@@ -104,6 +105,7 @@ def check_equal(one: Path, other: Path) -> None:
         a.visit(names.append)
         there: list[str] = []
         b.visit(there.append)
+        names = [name for name in names if not name.startswith("parts")]
         assert names == there
         for name in names:
             if isinstance(a[name], h5py.Dataset):
@@ -165,3 +167,51 @@ def test_all_are_stopped_and_go_on(place: Path) -> None:
     check_equal(place / "stopped.h5", place / "one.h5")
     with FeatureStore.open(place / "stopped.h5") as store:
         assert (store.status == Status.UNREADABLE).sum() == 2
+
+
+def test_parts_that_stay_read_as_the_file_of_one_process(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [*FEATURES, "--merge", "virtual", "--out"]
+    stopped, again = play(
+        place,
+        [
+            {
+                "words": [*words, "virtual.h5"],
+                "world": 2,
+                "stop": "virtual.h5.part-1-of-2.partial",
+            },
+            {"words": [*words, "virtual.h5"], "world": 2},
+        ],
+    )
+    assert stopped["ends"] == [130, 130], stopped["told"]
+    assert again["ends"] == [0, 0], again["told"]
+    check_equal(place / "virtual.h5", place / "one.h5")
+    with FeatureStore.open(place / "virtual.h5") as store:
+        parts = store.parts
+        assert {"virtual.h5.part-2-of-4", "virtual.h5.part-3-of-4"} <= {p.name for p in parts}
+    assert sorted(place.glob("virtual.h5*")) == sorted([place / "virtual.h5", *parts])
+    with working_in(place):
+        capsys.readouterr()
+        assert run(["info", "virtual.h5", "--verify", "3"]) == 0
+        assert "virtual.h5.part-3-of-4, beside it" in " ".join(capsys.readouterr().out.split())
+        # Its command extracts what is gone, by one process too, and leaves the rest.
+        parts[-1].unlink()
+        assert run(["info", "virtual.h5"]) == 4
+        (place / "virtual.h5").unlink()
+        assert run([*words, "virtual.h5"]) == 0
+        done = re.search(r"features: \d+ images, (\d+) done already", capsys.readouterr().err)
+        assert done is not None
+        assert 0 < int(done[1]) < PHOTOS
+        check_equal(place / "virtual.h5", place / "one.h5")
+
+
+def test_one_process_has_nothing_to_merge(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with working_in(place):
+        words = [*FEATURES[:6], "--layer", "pool5", "--merge", "virtual", "--out", "alone.h5"]
+        assert run(words) == 0
+        assert "nothing to merge" in capsys.readouterr().err
+        with FeatureStore.open(place / "alone.h5") as store:
+            assert not store.parts

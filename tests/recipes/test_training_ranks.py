@@ -12,7 +12,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -20,9 +19,9 @@ from alexkit.models.weights import file_sha256
 from alexkit.training.checkpoint import CheckpointFolder
 from tests.conftest import photos_in
 from tests.recipes import forked_ranks
+from tests.recipes.forked_ranks import play
 from tests.recipes.test_ranks import PROGRAM, process_of_rank, torchrun, wait_for
 
-ROOT = Path(__file__).resolve().parents[2]
 # Batch norm, averaged weights and rising resolution, in 2.6 million parameters.
 TRAIN = ["train", "photos", "--recipe", "fast", "--head", "gap", "--epochs", "3"]
 TRAIN += ["--batch-size", "4", "--lr", "0.001", "--deterministic"]
@@ -36,21 +35,6 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     photos_in(folder / "photos", {"train/ant": 10, "train/bee": 11, "val/ant": 3, "val/bee": 2})
     (folder / "photos/train/bee/photo005.jpg").write_bytes(b"<html>")
     return folder
-
-
-def play(folder: Path, scenes: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    done = subprocess.run(
-        [sys.executable, "-m", forked_ranks.__name__, json.dumps(scenes)],
-        cwd=folder,
-        env=os.environ
-        | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=True,
-    )
-    found: list[dict[str, Any]] = json.loads(done.stdout)
-    return found
 
 
 @pytest.fixture(scope="module")
