@@ -59,6 +59,7 @@ from alexkit.recipes.sharing import (
     help_out,
     keep,
 )
+from alexkit.recipes.trial import features_tried
 from alexkit.training.launch import Ranks
 
 FILE_SUFFIXES = (".h5", ".hdf5")
@@ -114,7 +115,7 @@ def _lead(options: FeaturesOptions, report: Remembering, ranks: Ranks) -> dict[s
             path, ledger_path = folder.path / FEATURES_FILE, folder.path / LEDGER
         writer = stack.enter_context(_writer(path, job, provenance, options, virtual))
         ledger = Ledger(ledger_path, strict=options.strict, report=report)
-        _fill(writer, job, report, ledger, ranks, options.overwrite)
+        _fill(writer, job, report, ledger, ranks, options)
         if ledger.bad == len(source):
             writer.discard()
             raise DataError(
@@ -221,7 +222,7 @@ def _fill(
     report: Reporter,
     ledger: Ledger,
     ranks: Ranks,
-    overwrite: bool,
+    options: FeaturesOptions,
 ) -> None:
     """Extracts the rows the file still lacks, and writes each batch before the next.
 
@@ -236,13 +237,18 @@ def _fill(
         def check() -> None:
             stop.check(progress.kept())
 
-        collect(writer, ledger, overwrite, check)
+        collect(writer, ledger, options.overwrite, check)
         for row, reason in writer.problems().items():
             ledger.add(source.record(row).path, reason, NO_FEATURES)
         mine = deal(ranks, writer, job)
         progress.begin()
         meter = Meter(source, job.threads, 1, report)
-        for batch in job.features(mine, meter=meter):
+        settled = not ranks.alone or options.batch_size or options.workers
+        for batch in (
+            job.features(mine, meter=meter)
+            if settled
+            else features_tried(job, mine, meter, report)
+        ):
             keep(batch, writer, source, ledger)
             live = {"waiting": meter.waiting} if job.device.type == "cuda" else {}
             progress.tell(live)
