@@ -23,7 +23,7 @@ from alexkit.recipes.options import FeaturesOptions
 from alexkit.recipes.trial import LEAST_BATCHES, features_tried
 from tests.conftest import photos_in
 
-BATCH, THREADS = 8, 1
+BATCH, THREADS = 4, 1
 COUNT = LEAST_BATCHES * BATCH
 
 
@@ -48,8 +48,8 @@ def test_every_row_comes_once_and_is_the_same_to_the_bit(job: Job) -> None:
     np.testing.assert_array_equal(np.concatenate([batch.rows for batch in found]), rows)
     (note,) = told
     assert isinstance(note, Note)
-    assert "batches of 8 on 1 threads" in note.text
-    assert "batches of 2 on 1 threads" in note.text
+    assert "batches of 4 on 1 threads" in note.text
+    assert "batches of 1 on 1 threads" in note.text
 
 
 class SlowInLargeBatches(Job):
@@ -61,7 +61,7 @@ class SlowInLargeBatches(Job):
         sizes.append(self.batch_size)
         for first in range(0, len(rows), self.batch_size):
             part = rows[first : first + self.batch_size]
-            time.sleep(0.001 * len(part) ** 2)
+            time.sleep(0.002 * len(part) ** 2)
             yield FeatureBatch(part, {}, ())
 
 
@@ -75,7 +75,7 @@ def test_the_quickest_goes_on(job: Job) -> None:
     found = list(features_tried(slow, np.arange(COUNT), None, told.append))
     assert sizes[0] == sizes[1] == BATCH
     assert sizes[-1] == BATCH // 4
-    assert "going on with batches of 2" in str(told)
+    assert "going on with batches of 1" in str(told)
     assert np.concatenate([batch.rows for batch in found]).tolist() == list(range(COUNT))
     sizes.clear()
     list(features_tried(slow, np.arange(COUNT - 1), None, told.append))
