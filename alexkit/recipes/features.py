@@ -113,7 +113,8 @@ def _lead(options: FeaturesOptions, report: Remembering, ranks: Ranks) -> dict[s
             folder = stack.enter_context(RunDir.open("features", options, report))
             folder.note("data", data_record(source))
             path, ledger_path = folder.path / FEATURES_FILE, folder.path / LEDGER
-        writer = stack.enter_context(_writer(path, job, provenance, options, virtual))
+        writer = _writer(path, job, provenance, options, virtual)
+        stack.enter_context(writer)
         ledger = Ledger(ledger_path, strict=options.strict, report=report)
         _fill(writer, job, report, ledger, ranks, options)
         if ledger.bad == len(source):
