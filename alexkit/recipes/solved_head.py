@@ -24,7 +24,10 @@ from alexkit.probes.svm import LinearModel
 FOLDS = 5
 """In which C is chosen."""
 FOLDS_OF_MANY, MANY = 3, 2000
-"""The same from so many rows on, where each fit takes long and the choice is easier."""
+"""The same from so many rows on, where each fit takes long and the choice is easier; of the
+shares only the middle one is fitted there."""
+MUCH = 500_000
+"""Rows times classes above which a mean is of SVMs alone: a softmax would take hours."""
 C = {
     FitHead.LOGISTIC: (0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0),
     FitHead.SVM: (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0),
@@ -187,8 +190,7 @@ def solve(
         importance: (K) what the loss of each class is multiplied by; None is 1.
     """
     weight = np.ones(len(labels)) if importance is None else importance[labels]
-    shares = (0.0,) if maps in (None, rows.shape[2]) else SHARES
-    kinds = tuple(C) if kind is FitHead.MEAN else (kind,)
+    kinds, shares = _asked(kind, len(labels), classes, mapped=maps not in (None, rows.shape[2]))
     parts = [k for k in np.unique(fold) if _all_learnt(labels, fold != k)]
     factor, score = 1.0, None
     if len(parts) < 2:
@@ -215,6 +217,16 @@ def solve(
     bias[known] = torch.from_numpy(factor * _mean([b for _, b in found])).float()
     _tell(members, score, len(parts), report)
     return Solved(full, bias, tuple(members), score)
+
+
+def _asked(
+    kind: FitHead, rows: int, classes: int, *, mapped: bool
+) -> tuple[tuple[FitHead, ...], tuple[float, ...]]:
+    """Kinds and shares of the heads whose mean is to be made."""
+    shares = (0.0,) if not mapped else SHARES if rows < MANY else SHARES[1:2]
+    if kind is not FitHead.MEAN:
+        return (kind,), shares
+    return (FitHead.SVM,) if rows * classes > MUCH else tuple(C), shares
 
 
 def _fitted(

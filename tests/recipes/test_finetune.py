@@ -200,6 +200,24 @@ def test_what_is_in_a_photo_and_where_it_is_are_both_learnt() -> None:
         assert head.score >= np.median(alone), "those that learn nothing weigh nothing"
 
 
+def test_of_many_rows_fewer_heads_are_fitted() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.arange(2100) % 3
+    rows = torch.from_numpy(
+        rng.normal(size=(2100, 1, 12)) + 2 * np.eye(3)[labels][:, None].repeat(4, 2)
+    )
+    told = {"maps": 3, "importance": None, "report": lambda event: None}
+    for classes, kinds in ((3, [FitHead.LOGISTIC, FitHead.SVM]), (300, [FitHead.SVM])):
+        head = solve(
+            FitHead.MEAN, rows.float(), labels, np.arange(2100) % 2, classes=classes, **told
+        )
+        assert [(one.kind, one.share) for one in head.members] == [
+            (kind, 0.5) for kind in kinds
+        ]
+        assert head.score > 0.9
+        assert head.weight.shape == (classes, 12)
+
+
 def test_the_mean_of_heads_is_one_head() -> None:
     rng = np.random.default_rng(1)
     labels = np.arange(60) % 2
