@@ -34,8 +34,8 @@ from alexkit.cli import (
     validate,
 )
 from alexkit.cli.command import add_command
-from alexkit.cli.console import shown, tell_error
-from alexkit.errors import AlexkitError, OutOfMemory, OutOfSpace, UsageError
+from alexkit.cli.console import tell_error
+from alexkit.errors import AlexkitError, DataError, OutOfMemory, OutOfSpace, UsageError
 from alexkit.recipes import options, using
 
 # Newer versions of Typer bring their own copy of click, older ones use the click package; the
@@ -50,6 +50,15 @@ CANNOT_WRITE = {
     errno.EROFS: "the file system is read-only",
     errno.EACCES: "permission denied",
     errno.EPERM: "permission denied",
+}
+NO_SUCH_PLACE = {
+    errno.ENAMETOOLONG: ("a name is too long", "the file system takes no such name"),
+    errno.ENOENT: ("there is no such place", "it is gone, or its folder cannot be made"),
+    errno.EEXIST: ("a file is where a folder should be", "choose another place with --out"),
+    errno.ENOTDIR: ("a part of this path is no folder", "give the path of a file or folder"),
+    errno.EISDIR: ("this is a folder", "give the name of a file"),
+    errno.ELOOP: ("links that lead to one another", "give the file or folder itself"),
+    errno.ENXIO: ("this is no file", "give the name of a file"),
 }
 
 app = typer.Typer(
@@ -101,10 +110,11 @@ def as_ours(problem: BaseException) -> AlexkitError | None:
         spoken: Any = problem
         message = str(spoken.format_message()).rstrip(".")
         return UsageError(message[:1].lower() + message[1:], hint=f"see {path} --help")
-    if isinstance(problem, OSError) and problem.errno == errno.ENAMETOOLONG:
-        return UsageError(
-            f"a name is too long: {problem.filename}", hint="the file system takes no such name"
-        )
+    if isinstance(problem, OSError) and problem.errno in NO_SUCH_PLACE:
+        what, hint = NO_SUCH_PLACE[problem.errno]
+        where = f": {problem.filename}" if problem.filename else ""
+        missing = problem.errno == errno.ENOENT
+        return (DataError if missing else UsageError)(what + where, hint=hint)
     if isinstance(problem, OSError) and problem.errno in CANNOT_WRITE:
         where = f": {problem.filename}" if problem.filename else ""
         return OutOfSpace(
@@ -138,13 +148,14 @@ def run(arguments: Sequence[str]) -> int:
         )
         if status == INTERRUPTED:  # Typer's own answer to Ctrl-C
             raise KeyboardInterrupt
+        sys.stdout.flush()  # here, where a full disk under a redirected output is told
         return status if isinstance(status, int) else 0
     except BrokenPipeError:
         # Whoever read our output has gone; keep the interpreter from complaining on exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (KeyboardInterrupt, typer.Abort):
-        sys.stderr.write("error: interrupted\nhint: the same command continues\n")
+        tell_error("interrupted", "the same command continues")
         return INTERRUPTED
     except Exception as problem:
         ours = as_ours(problem)
@@ -154,9 +165,9 @@ def run(arguments: Sequence[str]) -> int:
             tell_error(ours.message, ours.hint)
             return ours.exit_status
         detail = f"{type(problem).__name__}: {problem}".replace("\n", " ")
-        sys.stderr.write(
-            f"error: a bug in alexkit: {shown(detail)}\n"
-            "hint: run the command again with --traceback and report what it prints\n"
+        tell_error(
+            f"a bug in alexkit: {detail}",
+            "run the command again with --traceback and report what it prints",
         )
         return BUG
 
@@ -168,6 +179,9 @@ def _stop(number: int, frame: FrameType | None) -> None:
 def main() -> NoReturn:
     """The ``alexkit`` command. SIGTERM ends it as Ctrl-C does, where no loop catches both."""
     signal.signal(signal.SIGTERM, _stop)
+    for name in ("stdout", "stderr"):  # what was closed by who started this is None
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
     if isinstance(sys.stdout, io.TextIOWrapper):  # a name must not end a command
         sys.stdout.reconfigure(errors="backslashreplace")
     sys.exit(run(sys.argv[1:]))
@@ -178,8 +192,8 @@ def program() -> NoReturn:
     try:
         main()
     except SystemExit as ended:
-        with suppress(BrokenPipeError):
-            sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError):  # told before, or there is nobody to tell
+                stream.flush()
         # torch takes 0.6 s to take itself apart, and every file is closed by now.
         os._exit(int(ended.code or 0))

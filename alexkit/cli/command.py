@@ -22,6 +22,7 @@ else:
     import tomli as tomllib
 
 Action = Callable[[Any, Console], None]
+CONFIG_CHARACTERS = 1 << 20
 SHARED_PANEL = "Options every command shares"
 
 
@@ -33,12 +34,16 @@ def read_config(path: Path, known: list[str]) -> dict[str, Any]:
         UnknownName: it holds a key that is no option of the command.
     """
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        with path.open(encoding="utf-8") as file:
+            text = file.read(CONFIG_CHARACTERS + 1)
+        if len(text) > CONFIG_CHARACTERS:  # a device may have no end
+            raise DataError(f"{path} is too long", hint="--config takes a TOML file")
+        table = tomllib.loads(text)
     except (OSError, UnicodeDecodeError) as problem:
         raise DataError(
             f"cannot read {path}: {problem}", hint="--config takes a TOML file"
         ) from problem
-    except tomllib.TOMLDecodeError as problem:
+    except (tomllib.TOMLDecodeError, RecursionError) as problem:
         raise DataError(
             f"{path} is no TOML: {problem}",
             hint='write lines like epochs = 3 or layer = ["fc7"]',

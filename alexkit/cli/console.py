@@ -7,7 +7,6 @@ is shown as data: markup is off and control characters are escaped.
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import json
 import math
@@ -15,6 +14,7 @@ import re
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
@@ -46,6 +46,7 @@ from alexkit.events import (
     StageStarted,
     Warned,
 )
+from alexkit.reports.tables import csv_text
 
 PLAIN_LINE_SECONDS = 10.0
 """Without a terminal, one line of progress at most this often."""
@@ -66,9 +67,10 @@ def shown(text: str) -> str:
 
 
 def tell_error(message: str, hint: str) -> None:
-    """One ``error:`` line and one ``hint:`` line on stderr."""
-    sys.stderr.write(f"error: {shown(message)}\nhint: {shown(hint)}\n")
-    sys.stderr.flush()
+    """One ``error:`` line and one ``hint:`` line on stderr, if it takes them."""
+    with suppress(OSError):  # a log on the disk that is full: the exit status still tells
+        sys.stderr.write(f"error: {shown(message)}\nhint: {shown(hint)}\n")
+        sys.stderr.flush()
 
 
 def figure(value: float) -> str:
@@ -293,9 +295,14 @@ class Console:
             sys.stdout.write(shown(text) + "\n")
 
     def csv(self, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """Rows of the result, on stdout, as CSV wherever that goes."""
-        if not self._json:
-            csv.writer(sys.stdout, lineterminator="\n").writerows([header, *rows])
+        """Rows of the result, on stdout, as CSV wherever that goes: to the byte, but for what
+        a terminal would obey."""
+        if self._json:
+            return
+        text = csv_text(header, rows)
+        if sys.stdout.isatty():
+            text = "\n".join(map(shown, text.split("\n")))
+        sys.stdout.write(text)
 
     def rows(self, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Many rows of the result, on stdout: CSV in a pipe, on a terminal the first ones."""

@@ -83,7 +83,10 @@ def open_dataset(data: Path) -> HubSource:
             else:
                 words = _record(features, label).get("names")
                 names += [_word(value, words) for value in shards[-1].column(label)]
-    except (arrow.lib.ArrowException, OSError, LookupError, ValueError) as error:
+    except (
+        *(arrow.lib.ArrowException, OSError),
+        *(LookupError, ValueError, RecursionError),
+    ) as error:
         raise DataError(
             f"{shown(str(place))} cannot be read: {_first_line(error)}",
             hint="download or save the dataset again",
@@ -205,7 +208,11 @@ def _files(folder: Path) -> list[tuple[Path, Any]]:
             split = SPLIT_WORDS.get(str(state.get("_split")).lower(), SPLIT_ORDER[-1])
             names = [one["filename"] for one in state["_data_files"]]
             return [(_inside(folder, name), split) for name in names]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (
+        OSError,
+        RecursionError,
+        *(ValueError, KeyError, TypeError, AttributeError),
+    ) as error:
         raise DataError(
             f"{shown(str(folder))} is no whole saved dataset: {error!r}",
             hint="save it again with Dataset.save_to_disk",

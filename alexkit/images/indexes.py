@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import os
 import tempfile
-import zipfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ import numpy.typing as npt
 
 SUFFIX = ".alexkit-index"
 """How the hidden files end in which something is kept."""
+LEFT_SECONDS = 3600.0
+"""No file is written for so long: an unfinished one of that age has been left behind."""
 
 
 def remembered(archive: Path, key: npt.NDArray[np.int64]) -> dict[str, npt.NDArray[Any]] | None:
@@ -26,7 +29,8 @@ def remembered(archive: Path, key: npt.NDArray[np.int64]) -> dict[str, npt.NDArr
             with open(place, "rb") as file, np.load(file, allow_pickle=False) as kept:
                 if np.array_equal(kept["key"], key):
                     return {name: kept[name] for name in kept.files if name != "key"}
-        except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile):
+        # Cut or altered bytes lead zipfile and NumPy into nearly any exception.
+        except Exception:
             continue
     return None
 
@@ -50,6 +54,7 @@ def remember(
         partial = ""
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
+            _sweep(place)
             descriptor, partial = tempfile.mkstemp(prefix=f"{place.name}.", dir=place.parent)
             with open(descriptor, "wb") as file:
                 np.savez(file, key=key, **columns)  # type: ignore[arg-type]
@@ -62,6 +67,14 @@ def remember(
                     os.unlink(partial)
         else:
             return
+
+
+def _sweep(place: Path) -> None:
+    """Removes what processes left that were killed while they wrote: nothing else would."""
+    for left in place.parent.glob(f"{glob.escape(place.name)}.*"):
+        with contextlib.suppress(OSError):  # another process was quicker
+            if time.time() - left.stat().st_mtime > LEFT_SECONDS:
+                left.unlink()
 
 
 def _places(archive: Path) -> tuple[Path, Path]:

@@ -76,7 +76,7 @@ class Preprocess:
         _require(_is_size(self.resize), "resize", self.resize)
         _require(_is_size(self.crop), "crop", self.crop)
         _require(self.mode in ("short", "squash"), "mode", self.mode)
-        _require(self.interpolation in _FILTERS, "interpolation", self.interpolation)
+        _require(self.interpolation in tuple(_FILTERS), "interpolation", self.interpolation)
         _require(self.antialias is True, "antialias", self.antialias)
         _require(_are_three_numbers(self.mean), "mean", self.mean)
         _require(_are_three_numbers(self.std) and all(self.std), "std", self.std)

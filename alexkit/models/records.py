@@ -49,7 +49,7 @@ def described(
     try:
         classes = json.loads(metadata["classes"])
         record = json.loads(metadata["preprocess"])
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, RecursionError) as error:
         raise DamagedFile(
             f"{path} does not describe its weights: {error!r}", hint=EDITED
         ) from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 BASIS = "basis"
-"""Under which a file holds what its arrays were found with."""
+"""Under which a file holds what its arrays were found with, and their names."""
 
 
 @dataclass(frozen=True)
@@ -39,16 +38,18 @@ class Kept:
         try:
             with self._path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
                 found = {name: file[name] for name in file.files}
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        # Cut or altered bytes lead zipfile and NumPy into nearly any exception.
+        except Exception:
             return None
-        return found if str(found.pop(BASIS, None)) == self.basis else None
+        told = found.pop(BASIS, np.empty(0)).tolist()
+        return found if told == [self.basis, *sorted(found)] else None
 
     def store(self, **arrays: npt.NDArray[Any]) -> None:
         """Replaces what is there: killed meanwhile, the old arrays or the new are there. Not
         waited for until they are on the disk: what a power cut damages is found again."""
         if self.folder is None:
             return
-        whole: dict[str, Any] = {**arrays, BASIS: np.array(self.basis)}
+        whole: dict[str, Any] = {**arrays, BASIS: np.array([self.basis, *sorted(arrays)])}
         partial = self._path.with_suffix(".partial")
         with partial.open("wb") as file:
             np.savez(file, **whole)

@@ -170,6 +170,8 @@ def load_probe(path: Path | str) -> SavedProbe:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         if (metadata["format"], metadata["format_version"]) != (FORMAT, FORMAT_VERSION):
             raise ValueError("another format")
+        if not all(np.isfinite(tensor).all() for tensor in tensors.values()):
+            raise ValueError("not all are numbers")
         told = json.loads(metadata["probe"])
         kind, empty = Norm(**told.pop("norm")), np.empty(0)
         norm = FittedNorm(
@@ -179,8 +181,12 @@ def load_probe(path: Path | str) -> SavedProbe:
             axes=tensors.get("norm.axes", np.empty((0, 0))),
         )
         model = _checked(tensors["labels"], tensors["weights"], tensors["bias"], told)
+        _check_norm(norm, model.weights.shape[1])
         return SavedProbe(model, norm, tuple(told.pop("classes")), told.pop("layer"), told)
-    except (SafetensorError, KeyError, ValueError, TypeError) as problem:
+    except (
+        *(SafetensorError, LookupError, ValueError, TypeError),
+        *(AttributeError, ArithmeticError, RecursionError),
+    ) as problem:
         raise DamagedFile(
             f"{path} is no probe of alexkit, or damaged: {problem}",
             hint="name a file that alexkit eval --save wrote",
@@ -196,6 +202,21 @@ def _checked(
 ) -> LinearModel:
     if not (weights.ndim == 2 and len(weights) == len(bias) == len(labels)):
         raise ValueError("its tensors do not belong together")
+    if not all(isinstance(name, str) for name in (*told["classes"], told["layer"])):
+        raise ValueError("a class or the layer has no name")
     if labels.size and not (labels.min() >= 0 and labels.max() < len(told["classes"])):
         raise ValueError("a label has no class")
     return LinearModel(labels, weights, bias, float(told["C"]), None)
+
+
+def _check_norm(norm: FittedNorm, columns: int) -> None:
+    """Raises ValueError where it does not give rows of so many columns."""
+    kind, axes = norm.norm.kind, norm.axes
+    if kind == "pca":
+        fits = axes.ndim == 2 and len(axes) == columns and norm.mean.shape == axes.shape[1:]
+    elif kind == "standardize":
+        fits = norm.mean.shape == norm.scale.shape == (columns,)
+    else:
+        fits = kind in ("none", "l2", "power")
+    if not (fits and float(norm.norm.value) >= 0 and float(norm.norm.offset) >= 0):
+        raise ValueError("its normalisation does not belong to its weights")

@@ -164,7 +164,7 @@ def _json_lines(path: Path, text: str) -> list[tuple[str, ...]]:
         lines = [(one,) if isinstance(one, str) else tuple(one) for one in told]
         if not all(line and all(isinstance(n, str) for n in line) for line in lines):
             raise ValueError("a name is no text")
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DamagedFile(
             f"the class map {path} is not as expected: {error!r}", hint=_HINT
         ) from error

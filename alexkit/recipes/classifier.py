@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +20,7 @@ from alexkit.recipes.options import FinetuneOptions, from_values
 from alexkit.recipes.predict import predictions
 from alexkit.recipes.run_dir import RUNS
 from alexkit.recipes.using import PredictOptions
+from alexkit.reports.tables import csv_text
 
 Paths = Sequence[str | os.PathLike[str]]
 LISTS = "lists"
@@ -147,9 +146,7 @@ class AlexNetClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 def _listed(lines: Sequence[Sequence[str]]) -> Path:
     """The list of photos as a file that the same photos and labels always have, so that an
     interrupted fit is continued."""
-    text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\n").writerows([["path", "label"], *lines])
-    data = text.getvalue().encode("utf-8", "surrogateescape")
+    data = csv_text(["path", "label"], lines).encode("utf-8", "surrogateescape")
     path = RUNS / LISTS / f"{hashlib.sha256(data).hexdigest()[:16]}.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)

@@ -19,6 +19,7 @@ from alexkit.images.duplicates import find_duplicates
 from alexkit.images.source import NO_LABEL, SPLITS, ImageSource, SizedSource
 from alexkit.probes.leaks import NEAR
 from alexkit.recipes.inputs import Holdout, holdout
+from alexkit.reports.tables import write_csv
 
 SPLIT_FILE = "split.csv"
 COMPARED = 20_000
@@ -198,12 +199,10 @@ def write_split(path: Path, source: ImageSource, rows: Holdout) -> None:
     """The rows as ``path,label,split``, a list that alexkit takes as DATA."""
     partial = path.with_name(path.name + ".partial")
     with partial.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-        table = csv.writer(file, lineterminator="\n")
-        table.writerow(("path", "label", "split"))
+        write_csv(file, [("path", "label", "split")])
         for part, split in ((rows.train, Split.TRAIN), (rows.judged, rows.split)):
-            for row in part.tolist():
-                record = source.record(row)
-                table.writerow((record.path, source.classes[record.label], split.value))
+            records = map(source.record, part.tolist())
+            write_csv(file, ((r.path, source.classes[r.label], split.value) for r in records))
     partial.replace(path)
 
 

@@ -265,7 +265,7 @@ def read_splits(path: Path, rows: EvalRows, report: Reporter) -> list[Division]:
             raise ValueError("another format")
     except OSError as problem:
         raise DataError(f"cannot read {path}: {problem}", hint="name a file") from problem
-    except (ValueError, KeyError, TypeError) as problem:
+    except (ValueError, KeyError, TypeError, RecursionError) as problem:
         raise DamagedFile(
             f"{path} is no split file of alexkit: {problem}",
             hint="name one that --save-splits wrote",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import os
@@ -27,7 +26,7 @@ from alexkit.recipes.inputs import FEATURES_FILE
 from alexkit.recipes.run_dir import RECORD, read_record
 from alexkit.recipes.using import ExportOptions
 from alexkit.reports.features import ROW_COLUMNS, row_records
-from alexkit.reports.tables import size
+from alexkit.reports.tables import size, write_csv
 
 STAGE = "export"
 BLOCK_BYTES = 16 * 2**20
@@ -215,7 +214,6 @@ def _write_csv(
 ) -> None:
     """The table of rows, in UTF-8."""
     text = io.TextIOWrapper(file, "utf-8", newline="")
-    table = csv.DictWriter(text, ROW_COLUMNS, lineterminator="\n")
-    table.writeheader()
-    table.writerows(row_records(store))
+    write_csv(text, [ROW_COLUMNS])
+    write_csv(text, ([record[name] for name in ROW_COLUMNS] for record in row_records(store)))
     text.detach()  # the file is closed by who opened it

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ from alexkit.recipes.classify import Classifier, choose_classifier
 from alexkit.recipes.devices import decode_threads
 from alexkit.recipes.inputs import FITTED
 from alexkit.recipes.layers import AnyBackbone
-from alexkit.recipes.run_dir import RECORD, read_record
+from alexkit.recipes.run_dir import RECORD, read_record, write_json
 from alexkit.recipes.using import ExportOptions
 from alexkit.reports.tables import size
 
@@ -78,14 +77,14 @@ def run(options: ExportOptions, report: Reporter) -> dict[str, Any]:
     backbone.net.eval()
     photos = _photos(options, backbone.preprocess, report)
     partial = out.with_name(f".{out.name}.partial{out.suffix}")
+    sidecar = out.with_name(out.name + ".json")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         form, again = _written(partial, chosen, options)
         largest = _compare(backbone, again, photos, out)
+        # Last the network itself: under its name it has all that belongs to it.
+        write_json(sidecar, _record(chosen, form, partial, len(photos), largest))
         partial.replace(out)
-        sidecar = out.with_name(out.name + ".json")
-        record = _record(chosen, form, out, len(photos), largest)
-        sidecar.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     except OSError as error:
         raise OutOfSpace(
             f"{out} cannot be written: {error.strerror or error}",
@@ -152,7 +151,7 @@ def _written(path: Path, chosen: Classifier, options: ExportOptions) -> tuple[st
         write_weights(path, state, named.metadata())
     else:
         name, theirs = torchvision_form(backbone)
-        torch.save({key: tensor.detach().clone() for key, tensor in theirs.items()}, path)
+        write_pth(path, theirs)
         if name is not None:
             net = read_torchvision(name, path)
             form = f"state dict of torchvision's {name}"
@@ -160,6 +159,22 @@ def _written(path: Path, chosen: Classifier, options: ExportOptions) -> tuple[st
     again = load_any(backbone.name, path, seed=0).net.eval()
     form = "state dict, canonical names"
     return form, lambda squares: _probabilities(again, squares, preprocess)
+
+
+def write_pth(path: Path, state: Mapping[str, torch.Tensor]) -> None:
+    """Writes a state dict as torch does, in its own copy of each tensor.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    try:
+        with path.open("wb") as file:
+            torch.save({key: tensor.detach().clone() for key, tensor in state.items()}, file)
+    except RuntimeError as error:
+        # Of a full disk torch says only that it stands at another byte than it thought.
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from error
+        raise
 
 
 def _names(chosen: Classifier) -> tuple[str, ...]:
@@ -231,7 +246,7 @@ def _photos(options: ExportOptions, preprocess: Preprocess, report: Reporter) ->
 
 
 def _record(
-    chosen: Classifier, form: str, out: Path, checked: int, largest: float
+    chosen: Classifier, form: str, file: Path, checked: int, largest: float
 ) -> dict[str, Any]:
     backbone = chosen.backbone
     return {
@@ -240,6 +255,6 @@ def _record(
         "classes": list(_names(chosen)),
         "preprocess": backbone.preprocess.to_record(),
         "weights": {"source": backbone.source, "sha256": backbone.sha256},
-        "sha256": file_sha256(out),
+        "sha256": file_sha256(file),
         "checked": {"images": checked, "largest_difference": largest},
     }

@@ -22,6 +22,7 @@ from alexkit.recipes.inputs import Holdout
 from alexkit.recipes.predictions import PREDICTIONS
 from alexkit.recipes.run_dir import RECORD, Remembering, RunDir, read_record
 from alexkit.recipes.stored import StoredViews
+from alexkit.reports.tables import write_csv
 
 if TYPE_CHECKING:
     from alexkit.recipes.finetune_work import Work
@@ -120,10 +121,10 @@ def _join(parts: list[Path], path: Path) -> None:
     for part in parts:
         with part.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
             tables.append(list(csv.reader(file)))
-    with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(tables[0][0])
-        writer.writerows(sorted(line for table in tables for line in table[1:]))
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+        write_csv(file, [tables[0][0], *sorted(line for table in tables for line in table[1:])])
+    partial.replace(path)
 
 
 def _summary(results: list[dict[str, Any]], folder: RunDir) -> dict[str, Any]:

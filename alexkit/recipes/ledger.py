@@ -13,6 +13,7 @@ from alexkit.errors import UnreadableImage
 from alexkit.events import BadImage, Note, Reporter
 from alexkit.images.batches import Batch
 from alexkit.images.encode import EncodedBatch
+from alexkit.reports.tables import write_csv
 
 LEDGER = "bad_images.csv"
 HEADER = ("path", "reason", "action")
@@ -141,10 +142,13 @@ class Ledger:
 def read_ledger(path: Path) -> list[list[str]]:
     """Path, reason and action of each whole line."""
     with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-        return [row for row in list(csv.reader(file))[1:] if len(row) == 3]
+        text = file.read()
+    # A full disk may have cut the last line anywhere, its action too.
+    whole = io.StringIO(text[: text.rfind("\n") + 1], newline="")
+    return [row for row in list(csv.reader(whole))[1:] if len(row) == 3]
 
 
 def _csv(rows: Sequence[Sequence[str]]) -> bytes:
     text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\n").writerows(rows)
+    write_csv(text, rows)
     return text.getvalue().encode("utf-8", "surrogateescape")

@@ -7,6 +7,7 @@ field names. Imports nothing heavy, so that ``--help`` answers at once.
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,13 +42,16 @@ from alexkit.recipes.option_values import to_record as to_record
 
 
 def option(
-    default: Any, text: str, metavar: str | None = None, *, least: float | None = None
+    default: Any,
+    text: str,
+    metavar: str | None = None,
+    *,
+    least: float | None = None,
+    most: float = math.inf,
 ) -> Any:
-    """A field typed as ``--name`` on the command line; ``least`` is its smallest value."""
-    return dataclasses.field(
-        default=default,
-        metadata={"help": text, "metavar": metavar, "argument": False, "least": least},
-    )
+    """A field typed as ``--name`` on the command line, a number from ``least`` to ``most``."""
+    told = {"help": text, "metavar": metavar, "argument": False, "least": least, "most": most}
+    return dataclasses.field(default=default, metadata=told)
 
 
 def argument(text: str, metavar: str, default: Any = None) -> Any:
@@ -68,25 +72,32 @@ class SharedOptions:
     """What every command takes. ``None`` means: derived, and said aloud.
 
     Raises:
-        UsageError: a number is below the least that makes sense.
+        UsageError: a number is below the least that makes sense, above the most, or none.
     """
 
     out: Path | None = option(None, "Where outputs go (default: the next folder in runs/).")
     device: str = option("auto", "auto, cpu, cuda or cuda:0,1.", "DEVICE")
     batch_size: int | None = option(
-        None, "Images a step (default: by device and recipe).", "N", least=1
+        None, "Images a step (default: by device and recipe).", "N", least=1, most=2**20
     )
-    workers: int | None = option(None, "Decode threads (default: one a core).", "N", least=1)
-    seed: int = option(0, "Seed of everything random.", "N", least=0)
+    workers: int | None = option(
+        None, "Decode threads (default: one a core).", "N", least=1, most=1024
+    )
+    seed: int = option(0, "Seed of everything random.", "N", least=0, most=2**32 - 1)
     strict: bool = option(False, "The first bad image is an error.")
     overwrite: bool = option(False, "Replace a finished output.")
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value, least = getattr(self, field.name), field.metadata["least"]
-            if value is not None and least is not None and not value >= least:
-                name = field.name.replace("_", "-")
+            if value is None or least is None:
+                continue
+            name, most = field.name.replace("_", "-"), field.metadata["most"]
+            if not value >= least:
                 raise UsageError(f"--{name} {value} is too small", hint=f"the least is {least}")
+            if value > most or value == math.inf:
+                hint = f"the most is {most}" if most < math.inf else "give a number"
+                raise UsageError(f"--{name} {value} is too large", hint=hint)
 
 
 @dataclass(frozen=True)
@@ -95,7 +106,9 @@ class FitOptions(SharedOptions):
 
     data: Path | None = argument("Folder of class folders, or a list of images.", "DATA")
     model: str | None = option(None, "Network to build.", "NAME")
-    epochs: int | None = option(None, "Passes over the training images.", "N", least=1)
+    epochs: int | None = option(
+        None, "Passes over the training images.", "N", least=1, most=10**6
+    )
     lr: float | None = option(None, "Learning rate to begin with.", "RATE", least=0.0)
     deterministic: bool = option(False, "Only kernels that give equal bits on every run.")
     exif: Exif | None = exif_option()
@@ -148,8 +161,10 @@ class FinetuneOptions(FitOptions):
     balance: Balance = option(Balance.AUTO, "Rare classes weigh more (auto: from 3 to 1).")
     schedule: Fall = option(Fall.COSINE, "How the rate falls: cosine or plateau.")
     patience: int | None = option(None, "Stop after N epochs no better.", "N", least=1)
-    mixup: float = option(0.0, "Blend photos to learn from, e.g. 0.2.", "ALPHA", least=0.0)
-    smoothing: float = option(0.0, "Of the labels, e.g. 0.1.", "SHARE", least=0.0)
+    mixup: float = option(
+        0.0, "Blend photos to learn from, e.g. 0.2.", "ALPHA", least=0.0, most=1000.0
+    )
+    smoothing: float = option(0.0, "Of the labels, e.g. 0.1.", "SHARE", least=0.0, most=1.0)
 
 
 @dataclass(frozen=True)
@@ -215,7 +230,7 @@ class EvalOptions(SharedOptions):
         None, "C, or those to choose from (default: the protocol's).", "C,C,…"
     )
     shots: int | None = option(None, "Training rows of a class (few-shot).", "K", least=1)
-    repeats: int | None = option(None, "Draws of them (default: 5).", "R", least=1)
+    repeats: int | None = option(None, "Draws of them (default: 5).", "R", least=1, most=10**4)
     curve: str | None = option(None, "Learning curve over shots, e.g. 1,5,10,30.", "K,K,…")
     labels: Path | None = option(
         None, "Several classes a row: CSV path,CLASS,… of 1, -1, 0 (difficult).", "F.csv"
@@ -237,7 +252,9 @@ class CompareOptions(SharedOptions):
         (), "Layer to compare; repeat for more (default: all).", "NAME"
     )
     metric: Metric = option(Metric.CORRELATION, "Distance between two stimuli.")
-    bootstrap: int = option(1000, "Times the stimuli are drawn again.", "N", least=1)
+    bootstrap: int = option(
+        1000, "Times the stimuli are drawn again.", "N", least=1, most=10**6
+    )
 
 
 @dataclass(frozen=True)
@@ -251,7 +268,7 @@ class NeighboursOptions(SharedOptions):
     file: Path | None = argument("Feature file (default: the newest).", "FILE")
     layer: str | None = option(None, "Layer (default: fc7, else the last).", "NAME")
     metric: Metric = option(Metric.EUCLIDEAN, "Distance between two images.")
-    count: int = option(6, "Neighbours to find.", "K", least=1)
+    count: int = option(6, "Neighbours to find.", "K", least=1, most=10**6)
     weights: str | None = option(
         None, "Where the file's weights are now (default: where they were).", "WEIGHTS"
     )
@@ -276,9 +293,13 @@ class PackOptions(SharedOptions):
     """
 
     data: Path | None = argument("Folder, list or archive.", "DATA")
-    size: int = option(256, "Pixels of the short side and the centre square.", "N", least=8)
+    size: int = option(
+        256, "Pixels of the short side and the centre square.", "N", least=8, most=8192
+    )
     keep: Keep = option(Keep.PIXELS, "pixels: exact; jpeg: a seventh the size, not exact.")
-    quality: int | None = option(None, "JPEG quality, 1 to 100 (default: 90).", "N", least=1)
+    quality: int | None = option(
+        None, "JPEG quality, 1 to 100 (default: 90).", "N", least=1, most=100
+    )
     exif: Exif = option(Exif.IGNORE, "Camera's orientation tag.")
 
 

@@ -98,10 +98,7 @@ def run(options: PackOptions, report: Reporter) -> dict[str, Any]:
 
 def _encoding(options: PackOptions) -> JpegEncoding | None:
     if options.keep is Keep.JPEG:
-        quality = QUALITY if options.quality is None else options.quality
-        if quality > 100:
-            raise UsageError(f"--quality {quality} is too large", hint="the largest is 100")
-        return JpegEncoding(quality)
+        return JpegEncoding(QUALITY if options.quality is None else options.quality)
     if options.quality is not None:
         raise UsageError("--quality is of JPEG files", hint="add --keep jpeg, or leave it out")
     return None

@@ -239,7 +239,7 @@ def _eval_json(folder: Path) -> dict[str, Any]:
         told = json.loads(path.read_text(encoding="utf-8"))
         if not told["results"]:
             raise ValueError("no results")
-    except (OSError, ValueError, KeyError, TypeError) as problem:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as problem:
         raise DamagedFile(
             f"{path} cannot be read: {problem}", hint="is the eval finished? repeat it if so"
         ) from problem

@@ -7,7 +7,6 @@ costs no second pass and always belongs to ``weights/best.safetensors``.
 from __future__ import annotations
 
 import csv
-import io
 import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from alexkit.errors import DamagedFile
 from alexkit.images.batches import Batch
 from alexkit.images.source import ImageSource
 from alexkit.probes.outcomes import Outcomes
+from alexkit.reports.tables import csv_text
 
 PREDICTIONS = "predictions.csv"
 COLUMNS = ("path", "class", "predicted", "p_class", "p_predicted", "top5")
@@ -97,12 +97,8 @@ def write_predictions(
     path: Path, columns: Sequence[str], lines: Iterable[Sequence[Any]]
 ) -> None:
     """Writes a CSV file as a whole; names are kept to the byte."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(lines)
     partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(text.getvalue().encode("utf-8", "surrogateescape"))
+    partial.write_bytes(csv_text(columns, lines).encode("utf-8", "surrogateescape"))
     partial.replace(path)
 
 

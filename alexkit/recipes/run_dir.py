@@ -15,6 +15,7 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
@@ -29,6 +30,13 @@ from alexkit.recipes.options import SharedOptions, to_record
 
 RUNS = Path("runs")
 RECORD = "run.json"
+KINDS: dict[str, tuple[type, ...]] = {
+    "command": (str,),
+    "state": (str,),
+    "options": (dict,),
+    **dict.fromkeys(("result", "data", "derived"), (dict, type(None))),
+}
+"""What has to stand in it, or may."""
 UNFINISHED = ("running", "interrupted", "failed")
 
 # Options that say where or how fast, not what: a continued run may change them.
@@ -72,9 +80,15 @@ def read_record(folder: Path) -> dict[str, Any]:
     path = folder / RECORD
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        if not (isinstance(record, dict) and {"command", "options", "state"} <= record.keys()):
-            raise ValueError("keys are missing")
-    except (OSError, ValueError) as problem:
+        if not isinstance(record, dict):
+            raise ValueError("it is no object")
+        for name, kinds in KINDS.items():
+            if not isinstance(record.get(name), kinds):
+                raise ValueError(f"{name} is missing or odd")
+        for told in (record.get("derived") or {}).values():
+            if not (isinstance(told, dict) and {"value", "rule"} <= told.keys()):
+                raise ValueError("derived is odd")
+    except (OSError, ValueError, RecursionError) as problem:
         raise DamagedFile(
             f"{path} cannot be read as a run's record: {problem}",
             hint="name a run folder that alexkit wrote",
@@ -172,7 +186,13 @@ class RunDir:
         }
         report(Note(f"continuing {path}") if resumed else Note(f"run folder: {path}"))
         run = cls(path, record, lock, resumed, report.derived)
-        run._write()
+        try:
+            run._write()
+        except OSError:
+            lock.close()
+            if not resumed:
+                _take_back(path)
+            raise
         return run
 
     @staticmethod
@@ -259,7 +279,7 @@ def _differences(before: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[s
 def _may_continue(path: Path, command: str, wanted: Mapping[str, Any], overwrite: bool) -> bool:
     """True to continue the run in ``path``, False to replace it."""
     if not (path / RECORD).exists():
-        if set(os.listdir(path)) <= {"state"}:
+        if set(os.listdir(path)) <= {"state", f"{RECORD}.partial"}:
             return False  # killed between making the folder and writing its record
         raise OutputExists(
             f"{path} holds something that is no run of alexkit", hint="choose another --out"
@@ -305,6 +325,15 @@ def _lock(path: Path) -> IO[str]:
             f"another process is writing {path}", hint="wait for it, or choose another --out"
         ) from problem
     return lock
+
+
+def _take_back(path: Path) -> None:
+    """Removes a folder whose first record could not be written."""
+    with suppress(OSError):  # what went wrong is told already
+        (path / f"{RECORD}.partial").unlink(missing_ok=True)
+        (path / "state" / "lock").unlink()
+        (path / "state").rmdir()
+        path.rmdir()
 
 
 def _clear(path: Path) -> None:

@@ -67,10 +67,14 @@ class ValidateOptions(SharedOptions):
     views: str = _views_option()
     class_map: Path | None = _class_map_option()
     resize: int | None = option(
-        None, "Pixels of the short side (default: the weights').", "N", least=8
+        None, "Pixels of the short side (default: the weights').", "N", least=8, most=8192
     )
     crop: int | None = option(
-        None, "Pixels of the square that is seen (default: the weights').", "N", least=8
+        None,
+        "Pixels of the square that is seen (default: the weights').",
+        "N",
+        least=8,
+        most=8192,
     )
     exif: Exif | None = exif_option()
 

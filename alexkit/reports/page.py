@@ -291,10 +291,18 @@ def render(page: Page) -> str:
 
 
 def write_page(page: Page, path: Path) -> None:
-    """Renders into a file as a whole; replaces an older one."""
+    """Renders into a file as a whole; replaces an older one.
+
+    Raises:
+        OSError: it cannot be written; an older one is as it was.
+    """
     partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(render(page).encode("utf-8", "backslashreplace"))
-    partial.replace(path)
+    try:
+        partial.write_bytes(render(page).encode("utf-8", "backslashreplace"))
+        partial.replace(path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 @functools.cache

@@ -52,14 +52,21 @@ def draw_curves(rows: Sequence[Mapping[str, float]], path: Path) -> None:
 
 
 def save(figure: Figure, path: Path, *, dpi: int = PRINT_DPI) -> Path:
-    """Writes a figure as its suffix says, ``.png`` or ``.svg``; replaces an older file."""
+    """Writes a figure as its suffix says, ``.png`` or ``.svg``; replaces an older file.
+
+    Raises:
+        OSError: it cannot be written; an older file is as it was.
+    """
     kind = path.suffix[1:].lower()
     partial = path.with_name(path.name + ".partial")
     # Without the date, so that equal figures are equal files.
-    figure.savefig(
-        partial, format=kind, dpi=dpi, metadata={"Date": None} if kind == "svg" else {}
-    )
-    partial.replace(path)
+    metadata = {"Date": None} if kind == "svg" else {}
+    try:
+        figure.savefig(partial, format=kind, dpi=dpi, metadata=metadata)
+        partial.replace(path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
     return path
 
 
@@ -245,9 +252,7 @@ def draw_comparison(
                     size=7,
                     color="black" if value > 0.55 else "white",
                 )
-    partial = path.with_name(path.name + ".partial")
-    figure.savefig(partial, format="png", dpi=DPI)
-    partial.replace(path)
+    save(figure, path, dpi=DPI)
 
 
 def _draw(axes: Axes, rows: Sequence[Mapping[str, float]], name: str, label: str) -> None:

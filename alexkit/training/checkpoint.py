@@ -253,7 +253,7 @@ def _read(path: Path) -> Checkpoint:
 def _read_record(path: Path) -> dict[str, Any]:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as problem:
+    except (OSError, ValueError, RecursionError) as problem:
         raise _damaged(path, f"cannot be read: {problem}") from problem
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         raise _damaged(path, "is no checkpoint of alexkit")

@@ -6,6 +6,7 @@ import errno
 import json
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,10 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["train", "--epochs", "three"], "--epochs"),
         (["train", "--epochs", "0"], "--epochs 0 is too small"),
         (["train", "--lr", "nan"], "--lr nan is too small"),
+        (["train", "--max-time", "inf"], "--max-time inf is too large"),
+        (["check", "--workers", "99999999999999999999"], "is too large"),
+        (["finetune", "--smoothing", "1.5"], "--smoothing 1.5 is too large"),
+        (["train", "--seed", "4294967296"], "--seed 4294967296 is too large"),
         (["features", "--dtype", "int8"], "int8"),
     ],
 )
@@ -94,6 +99,18 @@ class TestConfig:
         assert run(["train", "x", "--config", str(file)]) in (2, 3)
         assert capsys.readouterr().err.startswith("error: ")
 
+    def test_endless_nesting_is_refused(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        file = tmp_path / "c.toml"
+        file.write_text("epochs = " + "[" * 100_000)
+        assert run(["train", "x", "--config", str(file)]) == 3
+        assert "is no TOML" in capsys.readouterr().err
+
+    def test_a_file_without_an_end_is_refused(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert run(["check", "x", "--config", "/dev/zero"]) == 3
+        assert "too long" in capsys.readouterr().err
+
     def test_the_command_line_wins(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
@@ -115,6 +132,10 @@ class TestConfig:
         (errors.DamagedFile("x", hint="y"), 4),
         (OSError(errno.ENOSPC, "no space"), 5),
         (PermissionError(errno.EACCES, "denied", "file"), 5),
+        (FileNotFoundError(errno.ENOENT, "gone", "file"), 3),
+        (FileExistsError(errno.EEXIST, "there", "file"), 2),
+        (NotADirectoryError(errno.ENOTDIR, "no folder", "/dev/full/state"), 2),
+        (OSError(errno.ELOOP, "too many links", "loop"), 2),
         (MemoryError(), 5),
         (errors.Diverged("x", hint="y"), 6),
         (errors.WorkerFailed("x", hint="y"), 7),
@@ -139,3 +160,17 @@ def test_json_puts_nothing_but_json_on_stdout(
     assert run(["doctor", "--json"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [json.loads(line)["event"] for line in lines][-1] == "finished"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+@pytest.mark.parametrize(
+    ("stream", "words", "status"), [("stdout", ["--version"], 5), ("stderr", ["trian"], 2)]
+)
+def test_a_disk_that_is_full_under_the_output_is_no_bug(
+    stream: str, words: list[str], status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = open("/dev/full", "w")  # noqa: SIM115 - closing it fails
+    monkeypatch.setattr(sys, stream, full)
+    assert run(words) == status
+    with suppress(OSError):
+        full.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 
 import pytest
 
@@ -94,3 +95,12 @@ def test_tables_fit_80_columns_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> 
     console = Console(json=False, quiet=False)
     console.table(["path", "n"], [["x" * 200, "1"]])
     assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(("tty", "told"), [(False, "\x1b[31m"), (True, r"\x1b[31m")])
+def test_csv_is_exact_in_a_pipe_and_safe_on_a_terminal(
+    tty: bool, told: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: tty)
+    Console(json=False, quiet=True).csv(["path", "class"], [["\x1b[31m.jpg", "a\nb"]])
+    assert capsys.readouterr().out == f'path,class\n{told}.jpg,"a\nb"\n'

@@ -147,6 +147,7 @@ def test_record_survives_json(how: Preprocess) -> None:
         *[("mode", "long"), ("interpolation", "nearest"), ("antialias", False)],
         *[("mean", [0.5, 0.5]), ("mean", 0.5), ("std", [1, 0, 1]), ("std", [1, None, 1])],
         *[("scale", 0), ("scale", float("nan")), ("channels", "GRB"), ("exif", "no")],
+        ("interpolation", ["bilinear"]),
     ],
 )
 def test_a_damaged_record_is_named(field: str, value: object) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import tarfile
+import time
 from dataclasses import fields
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 
 from alexkit.errors import DataError
 from alexkit.events import Event, StageFinished, StageStarted, silent
+from alexkit.images.indexes import LEFT_SECONDS
 from alexkit.images.tars import TarIndex, index_tar
 from tests.images.archives import tar_bytes
 
@@ -218,7 +220,20 @@ def test_the_index_is_remembered_until_the_archive_changes(tmp_path: Path) -> No
     assert len(index_tar(archive, silent)) == 2
 
 
-@pytest.mark.parametrize("damage", ["truncate", "flip", "empty", "foreign"])
+def test_what_a_killed_process_left_of_an_index_goes_away(tmp_path: Path) -> None:
+    archive = tmp_path / "x[1].tar"
+    archive.write_bytes(tar_bytes({"a.jpg": b"a"}))
+    endings = (".alexkit-index.old", ".alexkit-index.new", ".old")
+    left, fresh, other = (tmp_path / f".x[1].tar{ending}" for ending in endings)
+    for file, age in ((left, 2 * LEFT_SECONDS), (fresh, 0), (other, 2 * LEFT_SECONDS)):
+        file.write_bytes(b"half")
+        os.utime(file, (time.time() - age,) * 2)
+    assert reads_again(archive)
+    kept = [".x[1].tar.alexkit-index", fresh.name, other.name, archive.name]
+    assert sorted(os.listdir(tmp_path)) == sorted(kept)
+
+
+@pytest.mark.parametrize("damage", ["truncate", "flip", "method", "empty", "foreign"])
 def test_a_damaged_index_is_made_again(tmp_path: Path, damage: str) -> None:
     archive = tmp_path / "x.tar"
     archive.write_bytes(tar_bytes({f"{i}.jpg": b"x" * i for i in range(50)}))
@@ -227,8 +242,10 @@ def test_a_damaged_index_is_made_again(tmp_path: Path, damage: str) -> None:
     data = bytearray(kept.read_bytes())
     if damage == "flip":
         data[data.index(b"offsets") + 300] ^= 0xFF
-    parts = {"truncate": data[:-50], "flip": data, "empty": b"", "foreign": b"hello" * 50}
-    kept.write_bytes(bytes(parts[damage]))
+    if damage == "method":  # of compression, in zip's own directory
+        data[data.index(b"PK\1\2") + 10] = 99
+    parts = {"truncate": data[:-50], "empty": b"", "foreign": b"hello" * 50}
+    kept.write_bytes(bytes(parts.get(damage, data)))
     assert reads_again(archive)
     assert contents(archive, index_tar(archive, silent)) == good
     assert not reads_again(archive)

@@ -39,6 +39,26 @@ def test_what_was_cut_short_is_not_there(tmp_path: Path, size: int) -> None:
     assert place.load() is None
 
 
+def test_whatever_byte_was_altered_is_not_there_or_as_it_was(tmp_path: Path) -> None:
+    place = Kept(tmp_path)
+    place.store(c=np.arange(3.0))
+    path = tmp_path / "kept.npz"
+    data = path.read_bytes()
+    for at in range(len(data)):
+        path.write_bytes(data[:at] + bytes([data[at] ^ 0x55]) + data[at + 1 :])
+        found = place.load()
+        assert found is None or found["c"].tolist() == [0, 1, 2], at
+
+
+def test_what_lacks_an_array_is_not_there(tmp_path: Path) -> None:
+    place = Kept(tmp_path, "basis")
+    place.store(a=np.zeros(1), b=np.ones(1))
+    with np.load(tmp_path / "kept.npz") as file:
+        left = {name: file[name] for name in file.files if name != "b"}
+    np.savez(tmp_path / "kept.npz", **left)
+    assert place.load() is None
+
+
 def test_only_its_own_places_are_dropped(tmp_path: Path) -> None:
     (tmp_path / "lock").touch()
     for place in (Kept(tmp_path), Kept(tmp_path).within(0).within("split")):

@@ -81,6 +81,9 @@ def test_damage_is_named(make_problem: MakeProblem, tmp_path: Path) -> None:
         whole.replace(b'"bias"', b'"bios"'),
         whole.replace(three, three[:8] + b" " * (len(three) - 8)),  # labels without class
         whole.replace(b'\\"kind\\"', b'\\"kine\\"'),
+        whole.replace(b'\\"none\\"', b'\\"nine\\"'),
+        whole.replace(b'\\"none\\"', b'\\"pca\\" '),  # without axes
+        whole.replace(b'\\"fc7\\"', b"1234567"),  # a layer that is a number
     ):
         assert damaged != whole
         path.write_bytes(damaged)

@@ -87,3 +87,8 @@ def test_a_file_that_says_otherwise_is_not_kept(
     assert exported(place, "other.pth") == 4
     assert "gives other probabilities" in capsys.readouterr().err
     assert sorted(place.iterdir()) == before
+
+
+def test_a_full_disk_is_told_as_what_it_is(small_disk: Path) -> None:
+    with pytest.raises(OSError, match="No space left"):
+        export_network.write_pth(small_disk / "net.pth", {"w": torch.zeros(2**20)})

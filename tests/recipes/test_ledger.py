@@ -52,13 +52,16 @@ def test_a_row_is_in_the_file_as_soon_as_it_is_met(tmp_path: Path) -> None:
     ]
 
 
-def test_a_continued_ledger_keeps_its_rows_and_drops_a_cut_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize("cut", ["c.jpg,bro", "c.jpg,broken,le", '"c\n.jpg'])
+def test_a_continued_ledger_keeps_its_rows_and_drops_a_cut_line(
+    tmp_path: Path, cut: str
+) -> None:
     file = tmp_path / "bad.csv"
     first = Ledger(file, strict=False, report=silent)
     first.add("a.jpg", "broken", "left out")
     first.add_used("b.jpg", "CMYK converted")
     with file.open("a") as text:
-        text.write("c.jpg,bro")  # killed here
+        text.write(cut)  # killed here, or the disk was full
     second = Ledger(file, strict=False, report=silent)
     assert (second.bad, second.repaired) == (1, 1)
     second.add("c.jpg", "broken", "left out")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -110,10 +111,33 @@ def test_a_folder_that_is_no_run_is_never_touched(overwrite: bool) -> None:
     assert sorted(p.name for p in Path("here").iterdir()) == ["thesis.tex"]
 
 
+def test_a_disk_without_room_for_the_record_is_left_as_it_was(small_disk: Path) -> None:
+    with (small_disk / "filler").open("wb") as filler:
+        os.posix_fallocate(filler.fileno(), 0, 2**21)
+    options = dataclasses.replace(ASKED, out=small_disk / "run")
+    with pytest.raises(OSError, match="No space left"):
+        RunDir.open("train", options, Remembering(silent))
+    assert [path.name for path in small_disk.iterdir()] == ["filler"]
+    (small_disk / "filler").unlink()
+    with RunDir.open("train", options, Remembering(silent)) as run:
+        assert not run.resumed
+
+
+def test_a_folder_whose_first_record_was_cut_by_a_kill_is_taken() -> None:
+    (Path("here") / "state").mkdir(parents=True)
+    Path("here/run.json.partial").write_text('{"comm')
+    options = dataclasses.replace(ASKED, out=Path("here"))
+    with RunDir.open("train", options, Remembering(silent)) as run:
+        assert not run.resumed
+    assert not Path("here/run.json.partial").exists()
+
+
 def test_a_damaged_record_is_named() -> None:
     path = interrupted_run(dataclasses.replace(ASKED, out=Path("here")))
     text = (path / "run.json").read_text()
-    for damaged in (text[: len(text) // 2], "[]", "{}"):
+    edited = ({"options": []}, {"state": None}, {"result": 3}, {"derived": {"device": "cpu"}})
+    edits = [json.dumps(json.loads(text) | edit) for edit in edited]
+    for damaged in (text[: len(text) // 2], "[]", "{}", "[" * 100_000, *edits):
         (path / "run.json").write_text(damaged)
         with pytest.raises(DamagedFile, match=r"run\.json"):
             RunDir.open("train", dataclasses.replace(ASKED, out=path), Remembering(silent))

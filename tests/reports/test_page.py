@@ -115,3 +115,13 @@ def test_empty_sections_are_left_out_and_the_file_is_whole(tmp_path: Path) -> No
     assert "Empty" not in html
     assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
     assert html.rstrip().endswith("</html>")
+
+
+def test_on_a_full_disk_the_older_page_stays_and_nothing_else(small_disk: Path) -> None:
+    path = small_disk / "report.html"
+    write_page(Page("older", "", [], []), path)
+    long = Section("s", [Words("w" * 2**21)])
+    with pytest.raises(OSError, match="No space left"):
+        write_page(Page("newer", "", [], [long]), path)
+    assert "older" in path.read_text()
+    assert [p.name for p in small_disk.iterdir()] == ["report.html"]

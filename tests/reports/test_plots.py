@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +69,16 @@ def test_layers_keep_their_names(tmp_path: Path) -> None:
     chart = Chart("t", "layer", "y", [one], ([], []), ticks=("conv1", "fc_7"))
     labels = [text.get_text() for text in draw_chart(chart).axes[0].get_xticklabels()]
     assert labels == ["conv1", "fc_7"]
+
+
+@pytest.mark.parametrize("kind", ["png", "svg"])
+def test_on_a_full_disk_no_half_of_a_figure_is_left(kind: str, small_disk: Path) -> None:
+    figure = draw_chart(Chart("t", "x", "y", [Series("f", [0.0, 1.0], [0.1, 0.2])], ([], [])))
+    with (small_disk / "filler").open("wb") as filler:
+        os.posix_fallocate(filler.fileno(), 0, 2**21 - 2**12)
+    with pytest.raises(OSError, match="No space left"):
+        save(figure, small_disk / f"f.{kind}")
+    assert [p.name for p in small_disk.iterdir()] == ["filler"]
 
 
 def test_colours_stay_apart_for_every_kind_of_colour_vision() -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import csv
+import io
+
 import pytest
 
-from alexkit.reports.tables import percent, size
+from alexkit.reports.tables import csv_text, percent, size
 
 
 def test_percent() -> None:
@@ -18,3 +21,15 @@ def test_percent() -> None:
 )
 def test_size(count: int, told: str) -> None:
     assert size(count) == told
+
+
+@pytest.mark.parametrize("name", ["a\rb", "a\nb", "a\r\nb", "a,b", 'a"b', "\r", ""])
+def test_a_name_is_one_cell_of_csv_whatever_is_in_it(name: str) -> None:
+    text = csv_text(["path", "label"], [[name, "x"], ["next", "y"]])
+    assert list(csv.reader(io.StringIO(text, newline=""))) == [
+        ["path", "label"],
+        [name, "x"],
+        ["next", "y"],
+    ]
+    assert text.startswith("path,label\n")
+    assert text.endswith("\nnext,y\n")
