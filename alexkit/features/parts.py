@@ -20,7 +20,7 @@ from alexkit.features.differences import first_difference
 from alexkit.features.layout import BLOCK_BYTES, UNFINISHED, Plan, RowTable, Status
 from alexkit.features.opening import damaged, opened, reading
 from alexkit.features.store import FeatureStore
-from alexkit.features.virtual import names_of_parts
+from alexkit.features.virtual import names_of_parts, unborn_path
 from alexkit.features.writer import FeatureWriter, Rows, Values
 
 _PART = r"\.part-(\d+)-of-\d+"
@@ -56,6 +56,7 @@ def drop_parts(path: Path, keep: Collection[Path] = ()) -> None:
     for part in parts_beside(path) + parts_beside(path, ""):
         if part not in keep:
             part.unlink()
+    unborn_path(path).unlink(missing_ok=True)
 
 
 def rows_of_rank(rows: Rows, size: int, rank: int, ranks: int) -> Rows:

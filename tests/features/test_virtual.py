@@ -19,6 +19,7 @@ from alexkit.errors import DamagedFile, FileMismatch, OutputExists, UsageError
 from alexkit.features.layout import Status
 from alexkit.features.parts import (
     PartWriter,
+    drop_parts,
     free_number,
     part_path,
     parts_beside,
@@ -26,6 +27,7 @@ from alexkit.features.parts import (
     take_in,
 )
 from alexkit.features.store import FeatureStore
+from alexkit.features.virtual import unborn_path
 from alexkit.features.virtual_writer import VirtualWriter
 from tests.features.test_parts import COUNT, LAYERS, nothing, plan, values, whole
 
@@ -198,6 +200,8 @@ def test_begun_one_way_it_is_continued_the_other_way_or_refused(tmp_path: Path) 
         assert not one.pending().size
         one.finish({"ended": "2012-12-03T10:00:00"})
     check(path, 0)
+    unborn_path(path).touch()
+    drop_parts(path)
     assert list(tmp_path.iterdir()) == [path]
 
 
