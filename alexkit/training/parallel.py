@@ -18,6 +18,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from inspect import signature
 from typing import Any
 
 import torch
@@ -278,15 +279,18 @@ class Data(Together):
         report: Reporter = silent,
     ) -> None:
         super().__init__(ranks, narrow=narrow, report=report)
+        # Every process has the same weights already; torch 2.6 sends them all the same.
+        known = signature(DistributedDataParallel).parameters
+        unsent = {"init_sync": False} if "init_sync" in known else {}
         with warnings.catch_warnings():
             # torch 2.15 has another name for broadcast_buffers, older ones do not know it.
             warnings.simplefilter("ignore", FutureWarning)
             self._parallel = DistributedDataParallel(
                 net,
                 broadcast_buffers=False,
-                init_sync=False,
                 gradient_as_bucket_view=True,
                 find_unused_parameters=exact and ranks.world > 2,
+                **unsent,
             )
         # torch takes a hook whose annotations are types, not text, or a hook without any.
         self._parallel.register_comm_hook(self, lambda at, bucket: _summed(at, bucket))

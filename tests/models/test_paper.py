@@ -145,7 +145,9 @@ def test_each_tower_stays_on_its_slot_and_fc8_on_the_first() -> None:
             try:
                 net.towers[1] = Tower()
             except RuntimeError:
-                pytest.skip("this torch, 2.6 say, asks the GPU for a fake tensor's first values")
+                pytest.skip(
+                    "this torch, 2.6 say, asks the GPU for a fake tensor's first values"
+                )
         x = torch.empty(2, 3, 224, 224)
         assert net.slots == (torch.device("cpu"), torch.device("cuda:1"))
         seen = {}

@@ -25,8 +25,8 @@ RECORD: dict[str, Any] = {
         "preprocessing": {"crop": 224, "mean": [0.485, 0.456, 0.406], "exif": False},
         "command_line": ["features", "my photos"],
         "views": "ten",
-        "started": "2012-12-03T10:00:00.5+00:00",
-        "ended": "2012-12-03T10:20:00.5+00:00",
+        "started": "2012-12-03T10:00:00.500000+00:00",
+        "ended": "2012-12-03T10:20:00.500000+00:00",
     },
 }
 
