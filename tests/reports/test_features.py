@@ -12,6 +12,7 @@ RECORD: dict[str, Any] = {
     "complete": True,
     "sealed": True,
     "rows": 1200,
+    "parts": [],
     "status": {"done": 1198, "unreadable": 2},
     "splits": {"train": 1000, "val": 150, "": 50},
     "labelled": 1150,
@@ -91,3 +92,8 @@ def test_what_was_verified() -> None:
 def test_what_another_program_changed_is_said() -> None:
     assert "changed" not in facts(RECORD, "F.h5")
     assert facts(RECORD | {"sealed": False}, "F.h5")["changed"].startswith("by another")
+
+
+def test_rows_in_parts_are_said() -> None:
+    told = facts(RECORD | {"parts": ["F.h5.part0", "F.h5.part1"]}, "F.h5")["parts"]
+    assert told == "its rows are in F.h5.part0, F.h5.part1, beside it"
