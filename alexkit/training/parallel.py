@@ -281,7 +281,7 @@ class Data(Together):
         super().__init__(ranks, narrow=narrow, report=report)
         # Every process has the same weights already; torch 2.6 sends them all the same.
         known = signature(DistributedDataParallel).parameters
-        unsent = {"init_sync": False} if "init_sync" in known else {}
+        unsent: dict[str, Any] = {"init_sync": False} if "init_sync" in known else {}
         with warnings.catch_warnings():
             # torch 2.15 has another name for broadcast_buffers, older ones do not know it.
             warnings.simplefilter("ignore", FutureWarning)
