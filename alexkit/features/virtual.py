@@ -175,13 +175,18 @@ def parts_of(path: Path, file: h5py.File) -> tuple[Path, ...]:
 def _checked(path: Path, name: str, seal: bytes) -> Path:
     folders = (path.parent, path.resolve().parent)  # in which HDF5 looks, in its order
     part = next((f / name for f in folders if (f / name).exists()), path.parent / name)
-    hint = f"put it back, or delete it and {path.name}: the same command then extracts its rows"
+    again = f"delete {path.name}: the same command then extracts its rows"
     try:
         if seal_of(part) != seal:
             refuse_if_locked(part)
-            raise DamagedFile(f"{path}: its part {name} is damaged, or another one", hint=hint)
+            raise DamagedFile(
+                f"{path}: its part {name} is damaged, or another one",
+                hint=f"put the right one back, or delete it, and {again}",
+            )
     except FileNotFoundError:
-        raise DamagedFile(f"{path}: its part {name} is not beside it", hint=hint) from None
+        raise DamagedFile(
+            f"{path}: its part {name} is not beside it", hint=f"put it back, or {again}"
+        ) from None
     except OSError as error:
         raise DataError(
             f"{part} cannot be opened: {os.strerror(error.errno or 0)}",
