@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,25 @@ def test_the_same_command_continues_what_was_interrupted() -> None:
         assert again.resumed
         assert again.path == path
         assert (path / "progress").read_text() == "kept"
+
+
+def test_time_is_that_of_all_parts() -> None:
+    run = RunDir.open("train", ASKED, Remembering(silent))
+    run.add("frozen_part_seconds", 2.0)
+    time.sleep(0.05)
+    run.__exit__(Interrupted, Interrupted("stopped", hint="again"), None)
+    before = read_record(run.path)["spent"]
+    assert before >= 0.05
+    with RunDir.open("train", ASKED, Remembering(silent)) as again:
+        again.add("frozen_part_seconds", 1.0)
+        assert again.time("frozen_part_seconds") == 3.0
+        assert again.time("other") == 0.0
+        time.sleep(0.01)
+        assert again.spent >= before + 0.01
+        again.finish({})
+    over = dataclasses.replace(ASKED, out=run.path, overwrite=True)
+    with RunDir.open("train", over, Remembering(silent)) as fresh:
+        assert fresh.spent < before
 
 
 def test_other_options_begin_another_run_by_default_and_are_refused_with_out() -> None:
