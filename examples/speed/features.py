@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import shutil
 import statistics
 import subprocess
@@ -32,18 +31,15 @@ import h5py
 import numpy as np
 import torch
 from joblib import cpu_count
-from PIL import Image
-from torch.utils.data import DataLoader, Dataset
+from measuring import PREPROCESS, Photos, keep, machine
+from torch.utils.data import DataLoader
 from torchvision.models import alexnet
-from torchvision.transforms import v2
 
 from alexkit.errors import UnreadableImage
 from alexkit.images.decode import decode
 from alexkit.images.opening import open_source
-from alexkit.images.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 from alexkit.models.zoo import load_backbone
 
-PREPROCESS = Preprocess()
 MODEL, LAYER = "alexnet-owt", "fc7"
 SCRIPT_BATCH = 64
 SKIPPED = 0.2
@@ -54,34 +50,11 @@ PROGRESS = {"event": "stage_advanced", "stage": "features"}
 """The line that both tools write after a batch, with how many images are done."""
 
 
-class Photos(Dataset[torch.Tensor]):
-    """A flat folder through torchvision's preset."""
-
-    def __init__(self, folder: Path) -> None:
-        self.paths = sorted(folder.iterdir())
-        self.transform = v2.Compose(
-            [
-                v2.Resize(PREPROCESS.resize),
-                v2.CenterCrop(PREPROCESS.crop),
-                v2.PILToTensor(),
-                v2.ToDtype(torch.float32, scale=True),
-                v2.Normalize(IMAGENET_MEAN, IMAGENET_STD),
-            ]
-        )
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, i: int) -> torch.Tensor:
-        image: torch.Tensor = self.transform(Image.open(self.paths[i]).convert("RGB"))
-        return image
-
-
 def script(folder: Path, out: Path, workers: int) -> None:
     """What one writes by hand; tells how many images are done after each batch."""
     net = alexnet(weights=None).eval()
     net.classifier = net.classifier[:-1]
-    photos = Photos(folder)
+    photos = Photos(sorted(folder.iterdir()))
     found, done = [], 0
     with torch.inference_mode():
         for x in DataLoader(photos, SCRIPT_BATCH, num_workers=workers):
@@ -257,8 +230,7 @@ def summary(
         for name in rounds[0]
     }
     return {
-        "machine": {"python": platform.python_version(), "torch": torch.__version__}
-        | {"cores": cpu_count(), "load": os.getloadavg()[0]},
+        "machine": machine(),
         "settings": {"images": args.images, "rounds": args.rounds, "workers": args.workers},
         "tools": tools,
         "forward_images_per_second": forward,
@@ -302,8 +274,7 @@ def main() -> None:
         return
     result = measure(args)
     show(result)
-    if args.json:
-        args.json.write_text(json.dumps(result, indent=2) + "\n")
+    keep(result, args.json)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,6 @@ Three figures:
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import tempfile
@@ -31,6 +30,7 @@ from typing import Any
 import numpy as np
 import torch
 import torchvision
+from measuring import keep, machine, usual
 from torch import nn
 from torch.utils.data import DataLoader, Subset
 from torchvision.datasets import ImageFolder
@@ -39,7 +39,6 @@ from torchvision.transforms import v2
 import alexkit
 from alexkit.events import silent
 from alexkit.images.opening import open_source
-from alexkit.images.preprocess import IMAGENET_MEAN, IMAGENET_STD
 from alexkit.models.weights import torchvision_names
 
 LR = 0.0001
@@ -49,19 +48,7 @@ for a layer on pool5."""
 
 def transforms(*, training: bool) -> v2.Compose:
     """torchvision's own, as its fine-tuning tutorial has them."""
-    places = (
-        [v2.RandomResizedCrop(224), v2.RandomHorizontalFlip()]
-        if training
-        else [v2.Resize(256), v2.CenterCrop(224)]
-    )
-    return v2.Compose(
-        [
-            *places,
-            v2.PILToTensor(),
-            v2.ToDtype(torch.float32, scale=True),
-            v2.Normalize(IMAGENET_MEAN, IMAGENET_STD),
-        ]
-    )
+    return usual(v2.RandomResizedCrop(224), v2.RandomHorizontalFlip()) if training else usual()
 
 
 class Plain(nn.Module):
@@ -135,7 +122,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     reached = [e["seconds"] for e in script if e["top1"] >= args.target]
     return {
         "data": str(args.data),
-        "threads": torch.get_num_threads(),
+        "machine": machine(),
         "default": default,
         "linear_head": head
         | {
@@ -230,8 +217,7 @@ def main() -> None:
     open_source(args.data, silent)  # an error before anything is measured
     result = measure(args)
     show(result)
-    if args.json:
-        args.json.write_text(json.dumps(result, indent=2) + "\n")
+    keep(result, args.json)
 
 
 if __name__ == "__main__":

@@ -14,9 +14,7 @@ round, so that a machine with other work to do slows both sides of a ratio.
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
 import statistics
 import tempfile
 import time
@@ -27,10 +25,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from joblib import cpu_count
-from PIL import Image
-from torch.utils.data import DataLoader, Dataset
-from torchvision.transforms import v2
+from measuring import PREPROCESS, Photos, keep, machine
+from torch.utils.data import DataLoader
 
 from alexkit.choices import Keep
 from alexkit.errors import UnreadableImage
@@ -40,37 +36,11 @@ from alexkit.images.decode import Decoded, decode
 from alexkit.images.files import FileSource
 from alexkit.images.opening import open_source
 from alexkit.images.packed import open_pack
-from alexkit.images.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 from alexkit.images.source import ImageSource
 from alexkit.recipes import pack
 from alexkit.recipes.options import PackOptions
 
-PREPROCESS = Preprocess()
 BASELINE = "DataLoader"
-
-
-class Photos(Dataset[torch.Tensor]):
-    """The images as torchvision's ``ImageFolder`` and its classification preset see them."""
-
-    def __init__(self, paths: list[str]) -> None:
-        self.paths = paths
-        self.transform = v2.Compose(
-            [
-                v2.Resize(PREPROCESS.resize),
-                v2.CenterCrop(PREPROCESS.crop),
-                v2.PILToTensor(),
-                v2.ToDtype(torch.float32, scale=True),
-                v2.Normalize(IMAGENET_MEAN, IMAGENET_STD),
-            ]
-        )
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, i: int) -> torch.Tensor:
-        with open(self.paths[i], "rb") as file:
-            image: torch.Tensor = self.transform(Image.open(file).convert("RGB"))
-        return image
 
 
 class InMemory:
@@ -274,8 +244,7 @@ def summary(
         for name in rounds[0]
     }
     return {
-        "machine": {"python": platform.python_version(), "torch": torch.__version__}
-        | {"cores": cpu_count(), "load": os.getloadavg()[0]},
+        "machine": machine(),
         "settings": {"images": len(rows), "rounds": args.rounds, "workers": args.workers}
         | {"batch_size": args.batch_size},
         "stages_core_ms": {name: median(s[name] for s in split) for name in split[0]},
@@ -325,8 +294,7 @@ def main() -> None:
     args = parser.parse_args()
     result = measure(args)
     show(result)
-    if args.json:
-        args.json.write_text(json.dumps(result, indent=2) + "\n")
+    keep(result, args.json)
 
 
 if __name__ == "__main__":

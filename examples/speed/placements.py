@@ -22,8 +22,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import sys
 import tempfile
@@ -32,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from joblib import cpu_count
+from measuring import keep, machine
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -236,14 +234,8 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         found = rows(args, Path(folder))
-    gpu = torch.cuda.is_available() and args.device != "cpu"
     result = {
-        "machine": {
-            "device": torch.cuda.get_device_name() if gpu else platform.processor() or "cpu",
-            "cores": cpu_count(),
-            "load": os.getloadavg()[0],
-            "torch": torch.__version__,
-        },
+        "machine": machine(args.device),
         "settings": {
             name: value if isinstance(value, int) else str(getattr(value, "value", value))
             for name, value in vars(args).items()
@@ -251,8 +243,7 @@ def main() -> None:
         "placements": found,
     }
     show(result)
-    if args.json:
-        args.json.write_text(json.dumps(result, indent=2) + "\n")
+    keep(result, args.json)
 
 
 if __name__ == "__main__":

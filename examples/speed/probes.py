@@ -12,9 +12,6 @@ certificate, or for --gap where that is larger.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import statistics
 import time
 import warnings
@@ -26,6 +23,7 @@ import matplotlib
 import numpy as np
 import sklearn
 from joblib import cpu_count
+from measuring import keep, machine
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
@@ -117,7 +115,7 @@ def compare(x: np.ndarray, y: np.ndarray, args: argparse.Namespace) -> dict[str,
     }
     if args.grid:
         search = GridSearchCV(
-            LinearSVC(random_state=0), {"C": grid}, cv=args.folds, n_jobs=os.cpu_count()
+            LinearSVC(random_state=0), {"C": grid}, cv=args.folds, n_jobs=cpu_count()
         )
         theirs, _ = seconds(lambda: search.fit(x, y))
         ours, worst = seconds(lambda: our_grid(x, y, grid, args.folds, args.gap))
@@ -142,9 +140,8 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         x = np.ascontiguousarray(whole[order[:n]][:, np.sort(columns[:d])])
         results.append(compare(x, split_classes(x, labels[order[:n]], classes), args))
         show(results[-1])
-    machine = {"cores": cpu_count(), "load": os.getloadavg()[0]}
-    versions = {"python": platform.python_version(), "scikit-learn": sklearn.__version__}
-    return {"machine": machine | versions, "results": results}
+    versions = {"scikit-learn": sklearn.__version__}
+    return {"machine": machine() | versions, "results": results}
 
 
 def show(result: dict[str, Any]) -> None:
@@ -192,8 +189,7 @@ def main() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         result = measure(args)
-    if args.json:
-        args.json.write_text(json.dumps(result, indent=2) + "\n")
+    keep(result, args.json)
     if args.plot:
         plot(result["results"], args.plot)
 

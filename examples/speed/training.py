@@ -21,9 +21,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
-import os
-import platform
 import statistics
 import tempfile
 import time
@@ -34,7 +31,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from joblib import cpu_count
+from measuring import keep, machine
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import alexnet
@@ -258,20 +255,13 @@ def main() -> None:
         for precision in args.precision or [Precision.FLOAT32]
         for batch_size in args.batch_size or [64]
     ]
-    gpu = torch.cuda.is_available() and args.device != "cpu"
     result = {
-        "machine": {
-            "device": torch.cuda.get_device_name() if gpu else platform.processor() or "cpu",
-            "cores": cpu_count(),
-            "load": os.getloadavg()[0],
-            "torch": torch.__version__,
-        },
+        "machine": machine(args.device),
         "settings": {name: str(value) for name, value in vars(args).items()},
         "runs": runs,
     }
     show(result)
-    if args.json:
-        args.json.write_text(json.dumps(result, indent=2) + "\n")
+    keep(result, args.json)
 
 
 if __name__ == "__main__":
