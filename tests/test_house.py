@@ -26,7 +26,8 @@ LEVELS = {
     "images": 5,
     "events": 6,
     "choices": 6,
-    "errors": 6,
+    "errors": 7,
+    "extras": 6,
 }
 OWNERS = {
     "typer": {"cli"},

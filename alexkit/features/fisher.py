@@ -23,7 +23,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from alexkit.errors import DataError, UsageError
+from alexkit.errors import DataError
+from alexkit.extras import extra
 from alexkit.features import sift
 from alexkit.features.layout import writing
 from alexkit.features.opening import damaged
@@ -210,18 +211,12 @@ def sample(descriptors: Floats, count: int, *, seed: int, row: int) -> Floats:
 
 
 def scikit_image() -> ModuleType:
-    """``skimage.feature`` when it is first wanted: an extra, and a second to import.
+    """``skimage.feature``, which takes a second to import.
 
     Raises:
         UsageError: it is not installed.
     """
-    try:
-        return importlib.import_module("skimage.feature")
-    except ImportError as error:
-        raise UsageError(
-            f"{SIFT_FV} needs scikit-image, which is not installed",
-            hint='type: pip install "alexkit[sift]"',
-        ) from error
+    return extra("sift", SIFT_FV, "skimage.feature", "scikit-image")
 
 
 def _scikit_learn(part: str) -> ModuleType:

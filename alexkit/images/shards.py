@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Protocol
 
 import numpy as np
 
-from alexkit.errors import UsageError
+from alexkit.extras import extra
+
+pyarrow_module = partial(extra, "datasets", "a Hugging Face dataset")
+"""A module of pyarrow, which takes a fifth of a second to import."""
 
 _GROUPS_KEPT = 4
 """Row groups of parquet kept decoded; each has some hundred encoded images."""
@@ -102,21 +104,6 @@ class ParquetShard:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return ParquetShard, (self.place, self._images)
-
-
-def pyarrow_module(module: str) -> ModuleType:
-    """pyarrow when it is first wanted: an extra, and a fifth of a second to import.
-
-    Raises:
-        UsageError: it is not installed.
-    """
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise UsageError(
-            "a Hugging Face dataset needs pyarrow, which is not installed",
-            hint='type: pip install "alexkit[datasets]"',
-        ) from error
 
 
 def arrow_table(place: Path) -> Any:

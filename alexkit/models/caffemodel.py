@@ -8,7 +8,6 @@ files) and ``layer``. Nothing in such a file is code.
 
 from __future__ import annotations
 
-import importlib
 from math import prod
 from pathlib import Path
 from types import ModuleType
@@ -18,7 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from alexkit.errors import DamagedFile, DataError, UsageError, WeightsMismatch
+from alexkit.errors import DamagedFile, DataError, WeightsMismatch
+from alexkit.extras import extra
 
 _OPTIONAL, _REPEATED = 1, 3
 _INT32, _INT64, _STRING, _BYTES, _MESSAGE = 5, 3, 9, 12, 11
@@ -177,11 +177,4 @@ def net_parameter() -> Any:
 
 
 def _protobuf(module: str) -> ModuleType:
-    """protobuf when it is first wanted: an extra."""
-    try:
-        return importlib.import_module(f"google.protobuf.{module}")
-    except ImportError as error:
-        raise UsageError(
-            "a .caffemodel needs protobuf, which is not installed",
-            hint='type: pip install "alexkit[onnx]"',
-        ) from error
+    return extra("onnx", "a .caffemodel", f"google.protobuf.{module}", "protobuf")

@@ -87,14 +87,6 @@ class LayeredNet(nn.Module):
         for name in names[begin:]:
             value = yield from stages[name](value)
 
-    def _rows(self, x: Tensor) -> Tensor:
-        """What fc6 reads, of a network of one tower."""
-        return self.division.rows((x,))[0]
-
-    def _units(self, x: Tensor) -> Tensor:
-        """What fc7 reads, of a network of one tower."""
-        return self.division.units((x,))[0]
-
     def fill(
         self, layer: str, tensors: Mapping[str, Tensor], generator: torch.Generator
     ) -> None:

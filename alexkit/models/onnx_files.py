@@ -5,12 +5,11 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 import warnings
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from alexkit.errors import DamagedFile, UsageError
+from alexkit.errors import DamagedFile
+from alexkit.extras import extra
 from alexkit.images.preprocess import Preprocess
 
 INPUT, OUTPUTS = "image", ("logits", "probabilities")
@@ -33,20 +33,8 @@ _OUTER = re.compile(r"^net\.(network\.)?")
 
 HINT = "copy or download it again"
 
-
-def extra(module: str) -> ModuleType:
-    """A package of the extra ``onnx``.
-
-    Raises:
-        UsageError: it is not installed.
-    """
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise UsageError(
-            f"ONNX needs {module}, which is not installed",
-            hint='type: pip install "alexkit[onnx]"',
-        ) from error
+_onnx = partial(extra, "onnx", "ONNX")
+"""A module of the extra ``onnx``."""
 
 
 class ToProbabilities(nn.Module):
@@ -104,7 +92,7 @@ def write_onnx(
         OSError: it cannot be written.
     """
     for module in ("onnx", "onnxscript"):
-        extra(module)
+        _onnx(module)
     side = preprocess.crop
     example = torch.zeros(EXAMPLES, 3, side, side)
     if pixels:
@@ -131,7 +119,7 @@ def onnx_runner(path: Path) -> Callable[[npt.NDArray[Any]], npt.NDArray[np.float
     Raises:
         UsageError: the extra is not installed.
     """
-    runtime = extra("onnxruntime")
+    runtime = _onnx("onnxruntime")
     settings = runtime.SessionOptions()
     settings.log_severity_level = 3
     session = runtime.InferenceSession(path, settings, providers=["CPUExecutionProvider"])
@@ -154,7 +142,7 @@ def read_onnx(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         UsageError: the extra is not installed.
         DamagedFile: it is no ONNX file, or damaged.
     """
-    onnx = extra("onnx")
+    onnx = _onnx("onnx")
     # Whatever the parser of damaged bytes leads into, they are damaged.
     try:
         graph = (model := onnx.load(path)).graph

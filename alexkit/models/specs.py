@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 import torch
@@ -36,15 +36,13 @@ class BackboneSpec:
         build: makes it for K classes.
         preprocess: what its images go through unless the weights say otherwise.
         aliases: other names of its layers -> ours.
-        citation: where it comes from.
         imagenet: its published ImageNet weights, if there are any.
     """
 
     name: str
     build: Callable[[int], LayeredNet]
     preprocess: Preprocess
-    aliases: Mapping[str, str]
-    citation: str
+    aliases: Mapping[str, str] = field(default_factory=dict)
     imagenet: Published | None = None
 
     def empty(self, num_classes: int = 1000) -> LayeredNet:
@@ -96,54 +94,25 @@ TORCHVISION_ALIASES = {
 CAFFE_ALIASES = {f"relu{i}": f"conv{i}" for i in range(1, 6)} | {"relu6": "fc6", "relu7": "fc7"}
 """Names of Caffe's ReLU layers; its blobs have our names."""
 
-SPECS: Mapping[str, BackboneSpec] = MappingProxyType(
-    {
-        "alexnet": BackboneSpec(
-            name="alexnet",
-            build=TwoTowerAlexNet,
-            preprocess=PAPER_PREPROCESS,
-            aliases={},
-            citation="Krizhevsky, Sutskever, Hinton: ImageNet Classification with Deep "
-            "Convolutional Neural Networks, NIPS 2012",
+_OURS = (
+    BackboneSpec("alexnet", TwoTowerAlexNet, PAPER_PREPROCESS),
+    BackboneSpec(
+        "alexnet-owt",
+        OneTowerAlexNet,
+        Preprocess(),
+        TORCHVISION_ALIASES,
+        imagenet=Published(
+            url="https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
+            sha256_prefix="7be5be79",
         ),
-        "alexnet-owt": BackboneSpec(
-            name="alexnet-owt",
-            build=OneTowerAlexNet,
-            preprocess=Preprocess(),
-            aliases=TORCHVISION_ALIASES,
-            citation="Krizhevsky: One weird trick for parallelizing convolutional neural "
-            "networks, arXiv 1404.5997; torchvision's alexnet, IMAGENET1K_V1",
-            imagenet=Published(
-                url="https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
-                sha256_prefix="7be5be79",
-            ),
-        ),
-        "alexnet-bn": BackboneSpec(
-            name="alexnet-bn",
-            build=BatchNormAlexNet,
-            # The source normalises the image inside the network; torchvision's mean and
-            # standard deviation come to the same.
-            preprocess=Preprocess(),
-            aliases={},
-            citation="after AlexNet_cvgj: Simon, Rodner, Denzler: ImageNet pre-trained models "
-            "with batch normalization, arXiv 1612.01452",
-        ),
-        "bvlc-alexnet": BackboneSpec(
-            name="bvlc-alexnet",
-            build=BvlcAlexNet,
-            preprocess=CAFFE_PREPROCESS,
-            aliases=CAFFE_ALIASES,
-            citation="BVLC/caffe, models/bvlc_alexnet",
-        ),
-        "caffenet": BackboneSpec(
-            name="caffenet",
-            build=CaffeNet,
-            preprocess=CAFFE_PREPROCESS,
-            aliases=CAFFE_ALIASES,
-            citation="BVLC/caffe, models/bvlc_reference_caffenet",
-        ),
-    }
+    ),
+    # The source normalises the image inside the network; torchvision's mean and standard
+    # deviation come to the same.
+    BackboneSpec("alexnet-bn", BatchNormAlexNet, Preprocess()),
+    BackboneSpec("bvlc-alexnet", BvlcAlexNet, CAFFE_PREPROCESS, CAFFE_ALIASES),
+    BackboneSpec("caffenet", CaffeNet, CAFFE_PREPROCESS, CAFFE_ALIASES),
 )
+SPECS: Mapping[str, BackboneSpec] = MappingProxyType({spec.name: spec for spec in _OURS})
 
 
 ABLATIONS = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import warnings
 from typing import Any
 
@@ -11,7 +10,7 @@ import numpy.typing as npt
 from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
 
-from alexkit.errors import UsageError
+from alexkit.extras import extra
 
 Array = npt.NDArray[np.float64]
 
@@ -70,13 +69,7 @@ def umap(points: Array, seed: int) -> Array:
     Raises:
         UsageError: the extra is not installed.
     """
-    try:
-        # Not imported above: an extra, and seconds to import.
-        made = importlib.import_module("umap").UMAP(random_state=seed, n_jobs=1)
-    except ImportError as problem:
-        raise UsageError(
-            "UMAP is not installed", hint='pip install "alexkit[umap]", or use --map tsne'
-        ) from problem
+    made = extra("umap", "--umap", "umap", "umap-learn").UMAP(random_state=seed, n_jobs=1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of numba and of scikit-learn's newer names
         return np.asarray(made.fit_transform(_scaled(points)), np.float64)
