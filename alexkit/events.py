@@ -7,6 +7,7 @@ for tests, libraries and every rank but the first.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -137,6 +138,40 @@ class Reporter(Protocol):
 
 def silent(event: Event, /) -> None:
     """The reporter that says nothing."""
+
+
+class Stage:
+    """A stretch of work, told from its start to its end; use it in a ``with`` statement. One
+    that an exception ends is not told as finished.
+
+    Args:
+        name, total, unit, done: see :class:`StageStarted`.
+    """
+
+    def __init__(
+        self, report: Reporter, name: str, total: int, unit: str, done: int = 0
+    ) -> None:
+        self.done = done
+        self._report, self._name, self._total, self._unit = report, name, total, unit
+
+    def __enter__(self) -> Stage:
+        self._began = time.monotonic()
+        self._report(StageStarted(self._name, self._total, self._unit, self.done))
+        return self
+
+    def advance(self, count: int, values: Mapping[str, float] | None = None) -> None:
+        """``count`` more units are done."""
+        self.reach(self.done + count, values)
+
+    def reach(self, done: int, values: Mapping[str, float] | None = None) -> None:
+        """``done`` units are done in all."""
+        self.done = done
+        self._report(StageAdvanced(self._name, done, values or {}))
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            seconds = time.monotonic() - self._began
+            self._report(StageFinished(self._name, self.done, seconds))
 
 
 def only_the_end(report: Reporter) -> Reporter:

@@ -92,9 +92,14 @@ def _console_parameters() -> list[inspect.Parameter]:
             "config", Path | None, None, is_eager=True, callback=_use_config,
             help="TOML file of options; the command line wins.", metavar="FILE.toml",
         ),
-        parameter("json", bool, False, help="One JSON event a line on stdout."),
-        parameter("quiet", bool, False, help="Results and errors only."),
-        parameter("traceback", bool, False, help="Show where an error came from."),
+        *(
+            parameter(name, bool, False, help=text, metavar="")
+            for name, text in (
+                ("json", "One JSON event a line on stdout."),
+                ("quiet", "Results and errors only."),
+                ("traceback", "Show where an error came from."),
+            )
+        ),
     ]  # fmt: skip
 
 
@@ -102,7 +107,9 @@ def _parameter(field: dataclasses.Field[Any], kind: Any) -> inspect.Parameter:
     many = typing.get_origin(kind) is tuple
     if many:
         kind = list[typing.get_args(kind)[0]]  # type: ignore[misc]
-    told = {"help": field.metadata["help"], "metavar": field.metadata["metavar"]}
+    # A flag takes no value, which Typer would otherwise show the type of.
+    metavar = "" if kind is bool else field.metadata["metavar"]
+    told = {"help": field.metadata["help"], "metavar": metavar}
     if field.metadata["argument"]:
         info: Any = typer.Argument(show_default=False, **told)
     else:

@@ -26,7 +26,7 @@ from alexkit.errors import (
     UnknownName,
     UsageError,
 )
-from alexkit.features.differences import first_difference, first_differing
+from alexkit.features.differences import difference_of
 from alexkit.features.layout import (
     BLOCK_BYTES,
     CLASSES,
@@ -46,7 +46,6 @@ from alexkit.features.layout import (
     RowTable,
     Status,
     partial_path,
-    stored_text,
     write_skeleton,
 )
 from alexkit.features.opening import damaged, opened, reading
@@ -209,6 +208,38 @@ class FeatureStore:
             bad = np.flatnonzero(self.status >= Status.UNREADABLE)
             return {int(row): str(texts[row]) for row in bad}
 
+    @property
+    def data(self) -> Path | None:
+        """Where the images were that it was made of; None where it does not say."""
+        told = self.provenance.get("data")
+        named = told.get("path") or told.get("root") if isinstance(told, dict) else None
+        return Path(named) if named else None
+
+    def class_of(self, row: int) -> str:
+        """The name of a row's class, "" for none."""
+        label = int(self.labels[row])
+        return self.classes[label] if label >= 0 else ""
+
+    def named(self, wanted: Sequence[str]) -> list[str]:
+        """The layers ``wanted``, each once; all where none is.
+
+        Raises:
+            FileMismatch: rows of the file are still to do.
+            UnknownName: there is no such layer.
+        """
+        if not self.complete:
+            raise FileMismatch(
+                f"{self.path} is not complete", hint="finish it with the command that began it"
+            )
+        for layer in wanted:
+            if layer not in self.layers:
+                raise UnknownName(f"layer in {self.path}", layer, self.layers)
+        return list(dict.fromkeys(wanted) or self.layers)
+
+    def averaged(self, values: Values) -> Values:
+        """(n, …) of values of this file: float32 means over the views, where rows have any."""
+        return values.mean(axis=1, dtype=np.float32) if self.views else values
+
     def nbytes(self, layer: str) -> int:
         """Bytes that all rows of a layer take."""
         return len(self) * int(np.prod(self.layers[layer])) * self.dtype.itemsize
@@ -343,7 +374,7 @@ def _can_continue(partial: Path, plan: Plan, *, discard: bool) -> bool:
         return False
     try:
         with FeatureStore.open(partial) as found:
-            difference = _difference(found, plan)
+            difference = difference_of(found, plan)
     except DamagedFile as error:
         if discard:
             return False
@@ -356,32 +387,3 @@ def _can_continue(partial: Path, plan: Plan, *, discard: bool) -> bool:
             hint="repeat its settings, choose another --out, or add --overwrite",
         )
     return difference is None
-
-
-def _difference(found: FeatureStore, plan: Plan) -> str | None:
-    """Names the first thing in which an interrupted file and a plan differ."""
-    settings = first_difference(
-        found.provenance.get("fingerprint"), plan.provenance.get("fingerprint"), "fingerprint"
-    )
-    if settings:
-        return settings.removeprefix("fingerprint.")
-    fixed = first_difference(
-        {"layers": found.layers, "dtype": found.dtype.name, "classes": found.classes},
-        {
-            "layers": {name: tuple(shape) for name, shape in plan.layers.items()},
-            "dtype": plan.dtype.value,
-            "classes": tuple(stored_text(name) for name in plan.classes),
-        },
-    )
-    if fixed:
-        return fixed
-    if len(found) != len(plan.rows):
-        return f"it has {len(found)} rows, and now there are {len(plan.rows)}"
-    here = [stored_text(path) for path in plan.rows.paths]
-    row = first_differing(found.paths, here)
-    if row is not None:
-        return f"row {row} is {found.paths[row]!r} there and {here[row]!r} now"
-    same = (found.labels == plan.rows.labels) & (found.splits == plan.rows.splits)
-    if not same.all():
-        return f"{here[int(np.argmin(same))]!r} has another label or split"
-    return None

@@ -13,10 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from alexkit.errors import UnreadableImage
-from alexkit.events import Reporter, StageAdvanced, StageFinished, StageStarted
+from alexkit.events import Reporter, Stage
 from alexkit.images.source import SizedSource
-
-STAGE = "duplicates"
 
 END = 4096
 """Bytes compared first: compressed pixels, in which two photos of the same size differ."""
@@ -75,10 +73,11 @@ def find_duplicates(
     began = time.monotonic()
     sizes = source.sizes()
     candidates = _sharing_size(sizes)
-    report(StageStarted(STAGE, len(candidates), "images"))
     groups: list[list[int]] = []
-    done = 0
-    with ThreadPoolExecutor(threads, thread_name_prefix="alexkit-duplicates") as pool:
+    with (
+        Stage(report, "duplicates", len(candidates), "images") as stage,
+        ThreadPoolExecutor(threads, thread_name_prefix="alexkit-duplicates") as pool,
+    ):
 
         def equal(rows: list[int], read: Callable[[int], bytes]) -> list[list[int]]:
             # One task a thread: a task costs as much as a short read.
@@ -97,10 +96,8 @@ def find_duplicates(
                 break
             for rows in equal(piece.tolist(), end):
                 groups += equal(rows, whole)
-            done += len(piece)
-            report(StageAdvanced(STAGE, done))
-    report(StageFinished(STAGE, done, time.monotonic() - began))
-    return Duplicates(sorted(groups), len(source) - (len(candidates) - done))
+            stage.advance(len(piece))
+    return Duplicates(sorted(groups), len(source) - (len(candidates) - stage.done))
 
 
 def _sharing_size(sizes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

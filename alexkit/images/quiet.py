@@ -12,7 +12,6 @@ import logging
 import threading
 import warnings
 from pathlib import Path
-from types import TracebackType
 
 import PIL
 
@@ -43,12 +42,7 @@ class QuietPillow:
             if self._inside == 1 or not self._entries():
                 warnings.filterwarnings("ignore", module=self._MODULES)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         with self._lock:
             self._inside -= 1
             if self._inside == 0:

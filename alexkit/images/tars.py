@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import time
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
@@ -15,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from alexkit.errors import DataError
-from alexkit.events import Reporter, StageAdvanced, StageFinished, StageStarted
+from alexkit.events import Reporter, Stage
 from alexkit.images.files import shown
 from alexkit.images.indexes import remember, remembered
 
@@ -135,7 +134,7 @@ def index_folder(folder: Path, names: Sequence[str], report: Reporter) -> TarInd
     Raises:
         DataError: as :func:`index_tar`.
     """
-    began, stage, mode = time.monotonic(), f"index {folder.name}", folder.stat().st_mode
+    mode = folder.stat().st_mode
     states = [(folder / name).stat() for name in names]
     told = repr([(n, s.st_size, s.st_mtime_ns) for n, s in zip(names, states, strict=True)])
     digest = hashlib.sha256(os.fsencode(told)).digest()
@@ -143,18 +142,17 @@ def index_folder(folder: Path, names: Sequence[str], report: Reporter) -> TarInd
     if (index := _kept(folder / "archives", key)) is not None:
         return index
     builder = _Builder()
-    report(StageStarted(stage, len(names), "archives"))
-    for done, (name, state) in enumerate(zip(names, states, strict=True)):
-        descriptor = _opened(folder / name)
-        try:
-            _read_no_further(descriptor)
-            walk = _Walk(descriptor, shown(str(folder / name)), 0, state.st_size)
-            builder.look_into(os.fsencode(name), walk)
-        finally:
-            os.close(descriptor)
-        builder.left_out[3] |= int(not walk.ended)
-        report(StageAdvanced(stage, done + 1))
-    report(StageFinished(stage, len(names), time.monotonic() - began))
+    with Stage(report, f"index {folder.name}", len(names), "archives") as stage:
+        for name, state in zip(names, states, strict=True):
+            descriptor = _opened(folder / name)
+            try:
+                _read_no_further(descriptor)
+                walk = _Walk(descriptor, shown(str(folder / name)), 0, state.st_size)
+                builder.look_into(os.fsencode(name), walk)
+            finally:
+                os.close(descriptor)
+            builder.left_out[3] |= int(not walk.ended)
+            stage.advance(1)
     index = builder.built()
     remember(folder / "archives", key, _columns(index), mode=mode & 0o666)
     return index
@@ -239,25 +237,24 @@ class _Builder:
 
 
 def _indexed(descriptor: int, archive: str, size: int, report: Reporter) -> TarIndex:
-    began, stage = time.monotonic(), f"index {os.path.basename(archive)}"
     builder = _Builder()
     outer = _Walk(descriptor, archive, 0, size)
     seen = 0
-    report(StageStarted(stage, size, "bytes"))
-    for name, kind, offset, length in outer:
-        if kind == b"5":
-            continue
-        if kind not in _FILE_TYPES:
-            builder.left_out[0] += 1
-        elif name.endswith(b".tar") and not os.path.basename(name).startswith(b"."):
-            builder.look_into(name, _Walk(descriptor, archive, offset, offset + length))
-        else:
-            builder.add(name, offset, length)
-        if len(builder.ends) >= seen + _REPORT_EVERY:
-            seen = len(builder.ends)
-            report(StageAdvanced(stage, offset + length))
+    with Stage(report, f"index {os.path.basename(archive)}", size, "bytes") as stage:
+        for name, kind, offset, length in outer:
+            if kind == b"5":
+                continue
+            if kind not in _FILE_TYPES:
+                builder.left_out[0] += 1
+            elif name.endswith(b".tar") and not os.path.basename(name).startswith(b"."):
+                builder.look_into(name, _Walk(descriptor, archive, offset, offset + length))
+            else:
+                builder.add(name, offset, length)
+            if len(builder.ends) >= seen + _REPORT_EVERY:
+                seen = len(builder.ends)
+                stage.reach(offset + length)
+        stage.done = size
     builder.left_out[3] = int(not outer.ended)
-    report(StageFinished(stage, size, time.monotonic() - began))
     return builder.built()
 
 

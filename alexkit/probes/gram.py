@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
@@ -14,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from alexkit.events import Reporter, StageAdvanced, StageFinished, StageStarted, silent
+from alexkit.events import Reporter, Stage, silent
 from alexkit.probes.cores import blocks_of, one_thread_a_product, spread
 from alexkit.probes.descent import (
     STOPPED,
@@ -145,7 +144,7 @@ class Gram:
         Args:
             start: (m, n) coefficients to begin from, e.g. a solution at a smaller C.
         """
-        m, n, began = len(problems), len(self.gram), time.perf_counter()
+        m, n = len(problems), len(self.gram)
         beta = np.zeros((m, n)) if start is None else start
         nothing = (np.zeros((m, n)), np.zeros((m, n)), np.zeros(m), np.zeros((m, self.width)))
         known: Known[npt.NDArray[Any]] = Known(*nothing)
@@ -159,19 +158,17 @@ class Gram:
                 place[which] = value.cpu().numpy()
             return which.size
 
-        self.report(StageStarted("svm", PERCENT, "percent"))
         groups = self._groups(problems)
         alone = one_thread_a_product() if n <= FEW else nullcontext()
-        with alone, self._map(1 if self.width else len(groups)) as mapped:
-            self._tell(mapped(work, groups), m)
-        self.report(StageFinished("svm", PERCENT, time.perf_counter() - began))
+        with (
+            Stage(self.report, "svm", PERCENT, "percent") as stage,
+            alone,
+            self._map(1 if self.width else len(groups)) as mapped,
+        ):
+            for solved in itertools.accumulate(mapped(work, groups)):
+                stage.reach(PERCENT * solved // m)
         self.last = known if known.beta.size <= KEPT else None
         return GramSolution(known.beta.copy(), Certificate(primal, dual), steps, wide)
-
-    def _tell(self, sizes: Iterable[int], m: int) -> None:
-        """Waits for groups of problems, m in all."""
-        for solved in itertools.accumulate(sizes):
-            self.report(StageAdvanced("svm", PERCENT * solved // m))
 
     def _groups(self, problems: Problems) -> list[npt.NDArray[np.int64]]:
         """Problems at one C that are worked on together; whatever the number of cores."""

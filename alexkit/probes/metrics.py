@@ -37,6 +37,15 @@ def confusion(labels: Labels, predicted: Labels, classes: int) -> npt.NDArray[np
     return counts.reshape(classes, classes).astype(np.int64)
 
 
+def most_confused(table: npt.NDArray[np.int64], most: int) -> list[tuple[int, int, int]]:
+    """True class, predicted class and rows of cells off the diagonal, the most rows first."""
+    off = table.copy()
+    np.fill_diagonal(off, 0)
+    order = np.argsort(-off, axis=None, kind="stable")[:most]
+    cells = [divmod(int(cell), len(table)) for cell in order]
+    return [(true, taken, int(off[true, taken])) for true, taken in cells if off[true, taken]]
+
+
 def per_class(table: npt.NDArray[np.int64]) -> Array:
     """(K,) share of each class's rows that were predicted right; NaN for a class without."""
     rows = table.sum(axis=1)

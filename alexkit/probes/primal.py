@@ -12,7 +12,6 @@ import functools
 import itertools
 import math
 import operator
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +21,7 @@ import numpy.typing as npt
 import torch
 from scipy.linalg import get_lapack_funcs
 
-from alexkit.events import Reporter, StageAdvanced, StageFinished, StageStarted, silent
+from alexkit.events import Reporter, Stage, silent
 from alexkit.probes.cores import LANES, blocks_of, lanes
 from alexkit.probes.descent import product
 from alexkit.probes.lines import Lines
@@ -117,26 +116,25 @@ class Streamed:
         Args:
             start: (m, d + 1) weights to begin from, e.g. a solution at a smaller C.
         """
-        m, began = len(problems), time.perf_counter()
+        m = len(problems)
         u = np.zeros((m, self.size)) if start is None else start.copy()
         primal, dual, steps = np.zeros(m), np.zeros(m), np.zeros(m, np.int64)
         wide = np.zeros(m, bool)
-        self.report(StageStarted("svm", PERCENT, "percent"))
-        for c in np.unique(problems.c):
-            alike = np.flatnonzero(problems.c == c)
-            scale = 2 * c * float(np.mean(problems.weights))
-            done = int((problems.c < c).sum())
-            for which in np.array_split(alike, -(-alike.size // self.width)):
+        with Stage(self.report, "svm", PERCENT, "percent") as stage:
+            for c in np.unique(problems.c):
+                alike = np.flatnonzero(problems.c == c)
+                scale = 2 * c * float(np.mean(problems.weights))
+                done = int((problems.c < c).sum())
+                for which in np.array_split(alike, -(-alike.size // self.width)):
 
-                def tell(part: float, done: int = done, count: int = which.size) -> None:
-                    share = (done + part * count) / m
-                    self.report(StageAdvanced("svm", int(PERCENT * share)))
+                    def tell(part: float, done: int = done, count: int = which.size) -> None:
+                        stage.reach(int(PERCENT * (done + part * count) / m))
 
-                found = self._solve(problems.some(which), u[which], scale, gap, tell)
-                for place, value in zip((u, primal, dual, steps, wide), found, strict=True):
-                    place[which] = value
-                done += which.size
-        self.report(StageFinished("svm", PERCENT, time.perf_counter() - began))
+                    found = self._solve(problems.some(which), u[which], scale, gap, tell)
+                    for place, value in zip((u, primal, dual, steps, wide), found, strict=True):
+                        place[which] = value
+                    done += which.size
+            stage.reach(PERCENT)
         return PrimalSolution(u, Certificate(primal, dual), steps, wide)
 
     def decisions(self, u: Array, rows: npt.NDArray[np.int64]) -> Array:
@@ -299,15 +297,14 @@ class Streamed:
 
     def _moments(self) -> torch.Tensor:
         """(d + 1, d + 1) X̃ᵀX̃, in float64 from products of blocks to here."""
-        n, began = self.x.shape[0], time.perf_counter()
+        n = self.x.shape[0]
         told = self.report if n * self.size**2 > LONG else silent
         total = torch.zeros(self.size, self.size, dtype=torch.float64, device=self.device)
-        told(StageStarted("moments", n, "rows"))
-        for rows in blocks_of(n, self.block):
-            part = self._rows(rows, self.dtype)
-            total += product(part.T, part)  # numpy sees the symmetry: half the work
-            told(StageAdvanced("moments", rows.stop))
-        told(StageFinished("moments", n, time.perf_counter() - began))
+        with Stage(told, "moments", n, "rows") as stage:
+            for rows in blocks_of(n, self.block):
+                part = self._rows(rows, self.dtype)
+                total += product(part.T, part)  # numpy sees the symmetry: half the work
+                stage.reach(rows.stop)
         return total
 
     def _inverse(self, scale: float) -> torch.Tensor:

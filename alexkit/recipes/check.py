@@ -8,20 +8,13 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from alexkit.errors import DataError, OutputExists, UsageError
-from alexkit.events import (
-    Reporter,
-    StageAdvanced,
-    StageFinished,
-    StageStarted,
-    silent,
-)
+from alexkit.errors import DataError, UsageError
+from alexkit.events import Reporter, Stage, silent
 from alexkit.images.batches import read_batches
 from alexkit.images.draws import Rows
 from alexkit.images.duplicates import Duplicates, equal_rows, find_duplicates
@@ -34,9 +27,9 @@ from alexkit.recipes.devices import decode_threads, one_device
 from alexkit.recipes.inputs import holdout
 from alexkit.recipes.ledger import Ledger
 from alexkit.recipes.options import CheckOptions
+from alexkit.recipes.run_dir import check_out
 from alexkit.recipes.traps import Finding, traps
 
-STAGE = "images"
 NOT_USABLE = "cannot be used"
 HOLD_OUT = 0.1
 """As ``train`` does; ``finetune`` holds out more, of the same rows."""
@@ -87,7 +80,9 @@ def run(options: CheckOptions, report: Reporter) -> dict[str, Any]:
     device = one_device(options.device, report)
     source = open_source(options.data, report)
     if options.out is not None:
-        _make_room(options.out, options.overwrite)
+        check_out(options.out, options.overwrite)
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.unlink(missing_ok=True)
     threads = decode_threads(options.workers)
     # First, while the files are as cold as they will be.
     loading = _loading_rate(source, _sample(len(source), options.images), threads)
@@ -140,16 +135,6 @@ def examine(
     }
 
 
-def _make_room(out: Path, overwrite: bool) -> None:
-    """Sees to it that ``out`` can be a new file."""
-    if out.is_dir() or (out.exists() and not overwrite):
-        raise OutputExists(
-            f"{out} exists", hint="name a new file with --out, or replace one with --overwrite"
-        )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.unlink(missing_ok=True)
-
-
 def raise_if_wrong(result: dict[str, Any]) -> None:
     """Raises DataError if training on the data as it is would be wrong."""
     wrong = [Finding(**finding) for finding in result["findings"] if finding["wrong"]]
@@ -173,16 +158,15 @@ def _sample(count: int, images: int) -> Rows:
 def _survey(
     source: ImageSource, rows: Rows, threads: int, ledger: Ledger, report: Reporter
 ) -> list[Look]:
-    began, looks = time.monotonic(), []
-    report(StageStarted(STAGE, len(rows), "images"))
-    for one in survey(source, rows, threads=threads):
-        looks.append(one)
-        if one.reason:
-            ledger.add(source.record(one.row).path, one.reason, NOT_USABLE)
-        elif one.remark:
-            ledger.add_used(source.record(one.row).path, one.remark)
-        report(StageAdvanced(STAGE, len(looks)))
-    report(StageFinished(STAGE, len(looks), time.monotonic() - began))
+    looks = []
+    with Stage(report, "images", len(rows), "images") as stage:
+        for one in survey(source, rows, threads=threads):
+            looks.append(one)
+            if one.reason:
+                ledger.add(source.record(one.row).path, one.reason, NOT_USABLE)
+            elif one.remark:
+                ledger.add_used(source.record(one.row).path, one.remark)
+            stage.advance(1)
     return looks
 
 

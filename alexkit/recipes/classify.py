@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy.special import softmax
 
 from alexkit.choices import Compress, FeatureDtype
 from alexkit.errors import WeightsMismatch
@@ -135,23 +136,9 @@ def classify(job: Job, rows: Rows, ledger: Ledger) -> Iterator[Classified]:
     """
     (layer,) = job.stored.shapes
     for batch in job.features(rows):
-        note(job.source, batch.problems, ledger)
-        for remark in batch.remarks:
-            ledger.add_used(remark.path, remark.text)
+        ledger.add_batch(job.source, batch, NOT_CLASSIFIED)
         logits = batch.values.get(layer, np.empty((0, *job.stored.shapes[layer]), np.float32))
-        found = softmax(logits.astype(np.float64))
+        found = softmax(logits.astype(np.float64), axis=-1)
         yield Classified(
             batch.rows, found.mean(axis=1) if found.ndim == 3 else found, batch.problems
         )
-
-
-def note(source: ImageSource, problems: tuple[RowProblem, ...], ledger: Ledger) -> None:
-    """Notes the images of a batch that gave nothing."""
-    for problem in problems:
-        ledger.add(source.record(problem.row).path, problem.reason, NOT_CLASSIFIED)
-
-
-def softmax(logits: Probabilities) -> Probabilities:
-    """exp, divided by its sum, along the last axis."""
-    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=-1, keepdims=True))

@@ -18,30 +18,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.lib.format as npy
 import numpy.typing as npt
 
 from alexkit.analysis.cka import LEAST_ROWS, unbiased_cka
 from alexkit.analysis.condensed import Condensed, pairs
 from alexkit.analysis.gram import Gram, gram
 from alexkit.analysis.rsa import MOST_ROWS, bootstrap, rank, spearman
-from alexkit.errors import DataError, OutOfMemory, OutOfSpace, UsageError
-from alexkit.events import (
-    Chosen,
-    Note,
-    Reporter,
-    Saved,
-    StageAdvanced,
-    StageFinished,
-    StageStarted,
-)
+from alexkit.errors import DataError, OutOfMemory, UsageError
+from alexkit.events import Chosen, Note, Reporter, Saved, Stage
 from alexkit.features.store import FeatureStore
 from alexkit.recipes.eval_rows import EvalRows, align, free_memory
-from alexkit.recipes.evaluate import chosen_layers
 from alexkit.recipes.inputs import choose_feature_files
+from alexkit.recipes.npz import array_in
 from alexkit.recipes.options import CompareOptions
 from alexkit.recipes.run_dir import Remembering, RunDir, write_json
+from alexkit.recipes.space import need
 from alexkit.reports.plots import draw_comparison
+from alexkit.reports.tables import size
 
 COMPARE_FILE, ARRAYS_FILE, PICTURE = "compare.json", "compare.npz", "compare.png"
 SCRATCH = "scratch"
@@ -72,7 +65,7 @@ class Layer:
 
     def slabs(self) -> Iterator[npt.NDArray[np.float32]]:
         """(n, k) float32 of all its columns; views of an image are averaged."""
-        views = bool(self.store.provenance.get("stored_views"))
+        views = self.store.views > 0
         shape = self.store.layers[self.layer][int(views) :]
         a_step = 4 * len(self.places) * int(np.prod(shape[1:])) * (self.store.views or 1)
         step = max(1, SLAB_BYTES // a_step)
@@ -81,8 +74,7 @@ class Layer:
             values = self.store.values(
                 self.layer, self.places, (slice(None), part) if views else (part,)
             )
-            if views:
-                values = values.mean(axis=1, dtype=np.float32)
+            values = self.store.averaged(values)
             yield values.reshape(len(values), -1).astype(np.float32, copy=False)
 
     def record(self) -> dict[str, Any]:
@@ -112,7 +104,7 @@ def run(options: CompareOptions, report: Reporter) -> dict[str, Any]:
     files = choose_feature_files(options.files, report)
     with ExitStack() as stack:
         stores = [stack.enter_context(FeatureStore.open(file)) for file in files]
-        names = [chosen_layers(store, options.layer) for store in stores]
+        names = [store.named(options.layer) for store in stores]
         if sum(map(len, names)) < 2:
             raise UsageError(
                 "there is one layer only, and layers are compared",
@@ -169,16 +161,8 @@ def _compare(
         ranked = [one.ranks for one in kept]
         rsa = spearman(ranked)
         cka = unbiased_cka([one.kernel for one in kept], [one.sums for one in kept])
-        stage, start = "bootstrap", time.monotonic()
-        report(StageStarted(stage, n, "stimuli"))
-        interval = bootstrap(
-            ranked,
-            n,
-            options.bootstrap,
-            options.seed,
-            lambda done: report(StageAdvanced(stage, done)),
-        )
-        report(StageFinished(stage, n, time.monotonic() - start))
+        with Stage(report, "bootstrap", n, "stimuli") as stage:
+            interval = bootstrap(ranked, n, options.bootstrap, options.seed, stage.reach)
         names = [layer.name for layer in layers]
         arrays = {
             "names": np.array(names),
@@ -221,20 +205,15 @@ def _number(value: float) -> float | None:
 
 
 def _gram(layer: Layer, report: Reporter) -> Gram:
-    stage, start = layer.name, time.monotonic()
     total = int(np.prod(layer.store.layers[layer.layer])) // (layer.store.views or 1)
-    report(StageStarted(stage, total, "columns"))
+    with Stage(report, layer.name, total, "columns") as stage:
 
-    def watched() -> Iterator[npt.NDArray[np.float32]]:
-        done = 0
-        for slab in layer.slabs():
-            done += slab.shape[1]
-            yield slab
-            report(StageAdvanced(stage, done))
+        def watched() -> Iterator[npt.NDArray[np.float32]]:
+            for slab in layer.slabs():
+                yield slab
+                stage.advance(slab.shape[1])
 
-    made = gram(watched(), len(layer.places))
-    report(StageFinished(stage, total, time.monotonic() - start))
-    return made
+        return gram(watched(), len(layer.places))
 
 
 @dataclass(frozen=True)
@@ -282,14 +261,9 @@ def _keep(
 
 
 def _tell_space(folder: Path, needed: int, report: Reporter) -> None:
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise OutOfSpace(
-            f"comparing needs {needed / 1e6:,.0f} MB in {folder}, and {free / 1e6:,.0f} MB "
-            "are free",
-            hint="make room, choose another --out, or compare fewer layers",
-        )
-    said = f"{needed / 1e6:,.0f} MB at most, {free / 1e6:,.0f} MB free"
+    hint = "free some space, choose another --out, or compare fewer layers"
+    free = need(folder, needed, f"the run in {folder}", hint)
+    said = f"{size(needed)} at most, {size(free)} free"
     report(Chosen("disk", said, "distances, ranks and inner products of every pair"))
 
 
@@ -300,14 +274,12 @@ def _write_arrays(
     partial = path.with_name(path.name + ".partial")
     with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
         for name, array in arrays.items():
-            with archive.open(f"{name}.npy", "w") as member:
-                npy.write_array(member, array, allow_pickle=False)
+            with array_in(archive, name, array.dtype, array.shape) as member:
+                member.write(np.ascontiguousarray(array).tobytes())
         for i, rdm in enumerate(rdms):
-            # A size is known only at the end; a member above 2 GiB is announced before.
-            with archive.open(f"rdm_{i}.npy", "w", force_zip64=True) as member:
-                described = npy.dtype_to_descr(rdm.dtype)
-                header = {"descr": described, "fortran_order": False, "shape": (rdm.size,)}
-                npy.write_array_header_1_0(member, header)
-                with rdm.path.open("rb") as file:
-                    shutil.copyfileobj(file, member, COPIED_BYTES)
+            with (
+                array_in(archive, f"rdm_{i}", rdm.dtype, (rdm.size,)) as member,
+                rdm.path.open("rb") as file,
+            ):
+                shutil.copyfileobj(file, member, COPIED_BYTES)
     partial.replace(path)

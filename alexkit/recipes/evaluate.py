@@ -9,15 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from alexkit.errors import (
-    DataError,
-    FileMismatch,
-    OutOfMemory,
-    OutOfSpace,
-    OutputExists,
-    UnknownName,
-    UsageError,
-)
+from alexkit.errors import DataError, OutOfMemory, OutOfSpace, UsageError
 from alexkit.events import Chosen, Note, Reporter, Saved
 from alexkit.features.store import FeatureStore
 from alexkit.probes.compare import mcnemar
@@ -41,7 +33,7 @@ from alexkit.recipes.predictions import (
     write_predictions,
 )
 from alexkit.recipes.reporting import report_at_the_end
-from alexkit.recipes.run_dir import Remembering, RunDir, write_json
+from alexkit.recipes.run_dir import Remembering, RunDir, check_out, write_json
 
 EVAL_FILE = "eval.json"
 HELD = 1 << 30
@@ -61,7 +53,7 @@ def run(options: EvalOptions, report: Reporter) -> dict[str, Any]:
     files = choose_feature_files(options.files, report)
     with ExitStack() as stack:
         stores = [stack.enter_context(FeatureStore.open(file)) for file in files]
-        layers = [chosen_layers(store, options.layer) for store in stores]
+        layers = [store.named(options.layer) for store in stores]
         planned = plan(options, stores, report)
         _check_outputs(options, sum(map(len, layers)))
         with RunDir.open("eval", options, report) as folder:
@@ -108,7 +100,7 @@ def _judge(
                 continue
             tell_pooling(layer, planned.record, report)
             rows = LayerRows(store, layer, places, pool=planned.record.pooled)
-            if rows.views:
+            if store.views:
                 report(Note(f"{layer} is the mean over the views of an image"))
             x = _in_memory(rows, planned.record.norm, planned.record.probe, report)
             for task, place in zip(planned.tasks, known, strict=True):
@@ -249,24 +241,7 @@ def _check_outputs(options: EvalOptions, layers: int) -> None:
             "--save takes one layer of one file", hint="name it: --layer fc7 --save F"
         )
     for path in (options.save, options.save_splits):
-        if path is not None and path.exists() and (path.is_dir() or not options.overwrite):
-            raise OutputExists(f"{path} exists", hint="name another file or add --overwrite")
-        if path is not None and not path.parent.is_dir():
-            raise DataError(f"there is no folder {path.parent}", hint="make it first")
-
-
-def chosen_layers(store: FeatureStore, wanted: tuple[str, ...]) -> list[str]:
-    """``--layer``, or every layer of a complete file.
-
-    Raises:
-        FileMismatch: it is not complete.
-        UnknownName: it has no such layer.
-    """
-    if not store.complete:
-        raise FileMismatch(
-            f"{store.path} is not complete", hint="finish it with the command that began it"
-        )
-    for layer in wanted:
-        if layer not in store.layers:
-            raise UnknownName(f"layer in {store.path}", layer, store.layers)
-    return list(wanted or store.layers)
+        if path is not None:
+            check_out(path, options.overwrite)
+            if not path.parent.is_dir():
+                raise DataError(f"there is no folder {path.parent}", hint="make it first")

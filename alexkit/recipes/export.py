@@ -5,30 +5,28 @@ from __future__ import annotations
 import io
 import json
 import os
-import shutil
 import time
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
-import numpy.lib.format as npy
-import numpy.typing as npt
 
-from alexkit.errors import FileMismatch, OutOfSpace, OutputExists, UnknownName, UsageError
-from alexkit.events import Chosen, Reporter, Saved, StageAdvanced, StageFinished, StageStarted
+from alexkit.errors import OutOfSpace, UsageError
+from alexkit.events import Chosen, Reporter, Saved, Stage
 from alexkit.features.store import FeatureStore
 from alexkit.images.source import SPLITS
 from alexkit.recipes import export_network
 from alexkit.recipes.inputs import FEATURES_FILE
-from alexkit.recipes.run_dir import RECORD, read_record
+from alexkit.recipes.npz import array_in
+from alexkit.recipes.run_dir import RECORD, check_out, read_record
+from alexkit.recipes.space import need
 from alexkit.recipes.using import ExportOptions
 from alexkit.reports.features import ROW_COLUMNS, row_records
-from alexkit.reports.tables import size, write_csv
+from alexkit.reports.tables import write_csv
 
-STAGE = "export"
 BLOCK_BYTES = 16 * 2**20
 """How much of a layer is in memory at a time."""
 
@@ -60,16 +58,10 @@ def run(options: ExportOptions, report: Reporter) -> dict[str, Any]:
         out = path.with_suffix(".npz")
         report(Chosen("out", str(out), "beside the feature file"))
     write = _format(out, options)
-    if out.is_dir():
-        raise UsageError(f"{out} is a folder", hint="give the name of a file")
-    if out.exists() and (not options.overwrite or (path.exists() and out.samefile(path))):
-        raise OutputExists(f"{out} exists", hint="choose another --out or add --overwrite")
+    check_out(out, options.overwrite, path)
     with FeatureStore.open(path) as store:
-        if not store.complete:
-            raise FileMismatch(
-                f"{path} is not complete", hint="finish it with the command that began it"
-            )
-        layers = _layers(store, options.layer) if write is _write_npz else []
+        layers = store.named(options.layer)
+        layers = layers if write is _write_npz else []
         with _replacing(out, sum(store.nbytes(layer) for layer in layers)) as file:
             write(store, layers, file, report)
         result = {
@@ -124,13 +116,6 @@ def _format(out: Path, options: ExportOptions) -> Callable[..., None]:
     raise UsageError(f"{out} is in no format known here", hint="it ends in .npz or .csv")
 
 
-def _layers(store: FeatureStore, wanted: tuple[str, ...]) -> list[str]:
-    for layer in wanted:
-        if layer not in store.layers:
-            raise UnknownName(f"layer in {store.path}", layer, store.layers)
-    return list(dict.fromkeys(wanted)) or list(store.layers)
-
-
 @contextmanager
 def _replacing(out: Path, nbytes: int) -> Iterator[BinaryIO]:
     """A new file that takes its name when the block ends, and is gone if it fails.
@@ -144,12 +129,8 @@ def _replacing(out: Path, nbytes: int) -> Iterator[BinaryIO]:
     partial = out.with_name(out.name + ".partial")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(out.parent).free
-        if nbytes > free:
-            raise OutOfSpace(
-                f"{out} needs {size(nbytes)}, and {size(free)} are free",
-                hint="free some space, choose another --out, or export fewer layers",
-            )
+        hint = "free some space, choose another --out, or export fewer layers"
+        need(out.parent, nbytes, str(out), hint)
         with partial.open("wb") as file:
             yield file
             file.flush()
@@ -178,35 +159,22 @@ def _write_npz(
         "classes": np.array(store.classes, np.str_),
         "provenance": np.array(json.dumps(store.provenance)),
     }
-    began, done, total = time.monotonic(), 0, len(store) * len(layers)
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-        report(StageStarted(STAGE, total, "rows"))
+    total = len(store) * len(layers)
+    with (
+        zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive,
+        Stage(report, "export", total, "rows") as stage,
+    ):
         for name, values in columns.items():
-            with _member(archive, name, values.dtype, values.shape) as member:
+            with array_in(archive, name, values.dtype, values.shape) as member:
                 member.write(np.ascontiguousarray(values).tobytes())
         for layer in layers:
             shape = store.layers[layer]
             step = max(1, BLOCK_BYTES // (store.dtype.itemsize * int(np.prod(shape))))
-            with _member(archive, layer, store.dtype, (len(store), *shape)) as member:
+            with array_in(archive, layer, store.dtype, (len(store), *shape)) as member:
                 for first in range(0, len(store), step):
                     rows = np.arange(first, min(first + step, len(store)), dtype=np.int64)
                     member.write(store.values(layer, rows).tobytes())
-                    done += len(rows)
-                    report(StageAdvanced(STAGE, done))
-    report(StageFinished(STAGE, done, time.monotonic() - began))
-
-
-@contextmanager
-def _member(
-    archive: zipfile.ZipFile, name: str, dtype: npt.DTypeLike, shape: tuple[int, ...]
-) -> Iterator[IO[bytes]]:
-    """An array of an ``.npz`` whose values are still to be written, in C order."""
-    # A size is known only at the end; a member above 2 GiB must be announced before.
-    with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-        described = npy.dtype_to_descr(np.dtype(dtype))
-        header = {"descr": described, "fortran_order": False, "shape": shape}
-        npy.write_array_header_1_0(member, header)
-        yield member
+                    stage.advance(len(rows))
 
 
 def _write_csv(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy.typing as npt
 import torch
 
 from alexkit.choices import OnnxInput
-from alexkit.errors import DataError, FileMismatch, OutOfSpace, OutputExists, UsageError
+from alexkit.errors import DataError, FileMismatch, OutOfSpace, UsageError
 from alexkit.events import Chosen, Note, Reporter, Saved, Warned, silent
 from alexkit.images.batches import read_batches
 from alexkit.images.opening import open_source
@@ -26,9 +25,9 @@ from alexkit.recipes.classify import Classifier, choose_classifier
 from alexkit.recipes.devices import decode_threads
 from alexkit.recipes.inputs import FITTED
 from alexkit.recipes.layers import AnyBackbone
-from alexkit.recipes.run_dir import RECORD, read_record, write_json
+from alexkit.recipes.run_dir import RECORD, check_out, read_record, write_json
+from alexkit.recipes.space import need
 from alexkit.recipes.using import ExportOptions
-from alexkit.reports.tables import size
 
 SUFFIXES = (".onnx", ".pth", ".pt", ".safetensors")
 WEIGHT_FILES = (".safetensors", ".pth", ".pt", ".caffemodel", ".onnx")
@@ -118,11 +117,7 @@ def _check_out(out: Path, options: ExportOptions) -> None:
         raise UsageError("--layer is for feature files", hint="leave it out for a network")
     if options.input is OnnxInput.PIXELS and out.suffix.lower() != ".onnx":
         raise UsageError("--input pixels is for ONNX", hint="let --out end in .onnx")
-    if out.is_dir():
-        raise UsageError(f"{out} is a folder", hint="give the name of a file")
-    same = out.exists() and options.path.exists() and out.samefile(options.path)
-    if out.exists() and (not options.overwrite or same):
-        raise OutputExists(f"{out} exists", hint="choose another --out or add --overwrite")
+    check_out(out, options.overwrite, options.path)
 
 
 def _written(path: Path, chosen: Classifier, options: ExportOptions) -> tuple[str, Run]:
@@ -131,12 +126,7 @@ def _written(path: Path, chosen: Classifier, options: ExportOptions) -> tuple[st
     named = dataclasses.replace(backbone, classes=_names(chosen))
     state = backbone.net.canonical_state_dict()
     needed = sum(t.numel() * t.element_size() for t in state.values())
-    free = shutil.disk_usage(path.parent).free
-    if needed > free:
-        raise OutOfSpace(
-            f"{path.parent} has {size(free)} free, and {size(needed)} are needed",
-            hint="free some space or choose another --out",
-        )
+    need(path.parent, needed, str(options.out), "free some space or choose another --out")
     suffix = path.suffix.lower()
     if suffix == ".onnx":
         pixels = options.input is OnnxInput.PIXELS

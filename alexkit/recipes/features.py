@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from alexkit.choices import Compress, Decode, FeatureDtype, Merge
-from alexkit.errors import DataError, UsageError
+from alexkit.errors import UsageError
 from alexkit.events import (
     Note,
     Reporter,
@@ -42,7 +42,7 @@ from alexkit.recipes.inputs import (
 )
 from alexkit.recipes.interrupts import stop_requests
 from alexkit.recipes.layers import Stored, tell_forecast
-from alexkit.recipes.ledger import LEDGER, Ledger
+from alexkit.recipes.ledger import LEDGER, Ledger, none_usable
 from alexkit.recipes.meter import Meter
 from alexkit.recipes.options import FeaturesOptions
 from alexkit.recipes.orientation import settle_exif
@@ -119,10 +119,7 @@ def _lead(options: FeaturesOptions, report: Remembering, ranks: Ranks) -> dict[s
         _fill(writer, job, report, ledger, ranks, options)
         if ledger.bad == len(source):
             writer.discard()
-            raise DataError(
-                f"none of the {len(source)} images in {source.root} could be used",
-                hint="are these images? the lines above say what is wrong with each",
-            )
+            raise none_usable(len(source), source.root)
         _finish(writer, job, report)
         result = {
             "file": str(path),
@@ -239,8 +236,7 @@ def _fill(
             stop.check(progress.kept())
 
         collect(writer, ledger, options.overwrite, check)
-        for row, reason in writer.problems().items():
-            ledger.add(source.record(row).path, reason, NO_FEATURES)
+        ledger.add_rows(source, writer.problems().items(), NO_FEATURES)
         mine = deal(ranks, writer, job)
         progress.begin()
         meter = Meter(source, job.threads, 1, report)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -81,7 +82,6 @@ def stored_part(
         views,
         source=work.source,
         device=work.device,
-        batch_size=None,
         threads=work.threads,
     )
     return stored_values(job, place, ledger, report)
@@ -158,15 +158,19 @@ def judge(work: Work, plan: Plan, predictions: Predictions | None = None) -> dic
     return validate(plan.net, batches, prepare=prepare, seen=seen)
 
 
+def write_both(work: Work, folder: Path) -> None:
+    """Writes the network as it is, as the best and the last of its run."""
+    state, metadata = work.backbone.net.canonical_state_dict(), work.backbone.metadata()
+    for name in ("best", "last"):
+        write_weights(folder / f"{name}.safetensors", state, metadata)
+
+
 def judge_head(work: Work, plan: Plan, folder: RunDir, report: Reporter) -> dict[str, Any]:
     """Writes the network as it is, once its held-out accuracy is known."""
     predictions = Predictions(work.source, work.source.classes)
     judged = plan.holdout
     scores = judge(work, plan, predictions)
-    state, metadata = work.backbone.net.canonical_state_dict(), work.backbone.metadata()
-    (folder.path / "weights").mkdir(exist_ok=True)
-    for name in ("best", "last"):
-        write_weights(folder.path / "weights" / f"{name}.safetensors", state, metadata)
+    write_both(work, folder.path / "weights")
     predictions.write(folder.path / PREDICTIONS)
     report(Saved("weights", str(folder.path / "weights" / "best.safetensors")))
     return {

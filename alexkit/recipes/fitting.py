@@ -13,7 +13,6 @@ import dataclasses
 import json
 import math
 import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,17 +20,7 @@ from typing import Any
 from torch import Tensor
 
 from alexkit.errors import Diverged, FileMismatch
-from alexkit.events import (
-    EpochDone,
-    Note,
-    Reporter,
-    Saved,
-    StageAdvanced,
-    StageFinished,
-    StageStarted,
-    Warned,
-    silent,
-)
+from alexkit.events import EpochDone, Note, Reporter, Saved, Stage, Warned, silent
 from alexkit.images.batches import Batch, epoch_order
 from alexkit.models.weights import read_state, write_weights
 from alexkit.recipes.feed import Pixels
@@ -40,7 +29,7 @@ from alexkit.recipes.interrupts import Stop, stop_requests
 from alexkit.recipes.journal import Journal
 from alexkit.recipes.ledger import LEDGER, Ledger
 from alexkit.recipes.meter import Meter
-from alexkit.recipes.options import FitOptions
+from alexkit.recipes.options import TrainOptions
 from alexkit.recipes.plan import Plan
 from alexkit.recipes.predictions import PREDICTIONS, Predictions
 from alexkit.recipes.progress import Progress
@@ -116,22 +105,19 @@ class FitRun:
 
     def _train_epoch(self, stop: Stop) -> None:
         plan, progress = self.plan, self.progress
-        stage = f"epoch {progress.epoch + 1}/{plan.epochs}"
-        began = time.monotonic()
-        done = min(progress.batch * plan.batch_size, len(plan.holdout.train))
-        self.report(StageStarted(stage, len(plan.holdout.train), "images", done))
-        for step in self._steps():
-            progress.add(step)
-            done = min(done + plan.batch_size, len(plan.holdout.train))
-            self.report(StageAdvanced(stage, done, self._live()))
-            if step.applied and self.state.average:
-                self.state.average.update(self.net)
-            self._look_at(step)
-            due = self._stop_if_asked(stop, self.placement.leads and self.saver.due())
-            # Weights that lead to no number may be on their way to none themselves.
-            if not progress.in_a_row and due:
-                self._save()
-        self.report(StageFinished(stage, done, time.monotonic() - began))
+        name, total = f"epoch {progress.epoch + 1}/{plan.epochs}", len(plan.holdout.train)
+        done = min(progress.batch * plan.batch_size, total)
+        with Stage(self.report, name, total, "images", done) as stage:
+            for step in self._steps():
+                progress.add(step)
+                stage.reach(min(stage.done + plan.batch_size, total), self._live())
+                if step.applied and self.state.average:
+                    self.state.average.update(self.net)
+                self._look_at(step)
+                due = self._stop_if_asked(stop, self.placement.leads and self.saver.due())
+                # Weights that lead to no number may be on their way to none themselves.
+                if not progress.in_a_row and due:
+                    self._save()
 
     def _look_at(self, step: StepResult) -> None:
         if step.applied or not step.n:
@@ -148,7 +134,7 @@ class FitRun:
         """Whether a checkpoint is due, unless a process is to stop: then all do."""
         stopping, due = self.placement.agreed(bool(stop), due)
         if stopping:
-            stop.ask("another process")
+            stop.ask()
             self._save()
             self.saver.wait()
             self._write_weights("last")
@@ -367,9 +353,7 @@ class FitRun:
         }
 
 
-def fit_in_run_dir(
-    command: str, options: FitOptions, plan: Plan, report: Remembering
-) -> dict[str, Any]:
+def fit_in_run_dir(options: TrainOptions, plan: Plan, report: Remembering) -> dict[str, Any]:
     """Carries a plan out in the run folder of ``options``; all its processes together."""
     tell_pack(plan.source, plan.backbone.preprocess, report)
     placement = plan.placement
@@ -384,7 +368,7 @@ def fit_in_run_dir(
     if plan.feed is Pixels and placement.world == 1:
         resident = resident_pixels(plan.source, plan.backbone.net.slots[0], report)
         plan = dataclasses.replace(plan, resident=resident)
-    with RunDir.open(command, options, report) as folder:
+    with RunDir.open("train", options, report) as folder:
         # The root of a list is its folder; what was named is what opens it again.
         named = {"path": os.path.abspath(options.data or "")}
         folder.note("data", data_record(plan.source) | named)

@@ -15,12 +15,11 @@ import numpy.typing as npt
 from alexkit.choices import Split
 from alexkit.events import Note, Saved, silent
 from alexkit.images.source import NO_LABEL
-from alexkit.models.weights import write_weights
 from alexkit.recipes.division import parts_of, tell_counts
-from alexkit.recipes.finetune_work import importance_of, put_head, solve_head
+from alexkit.recipes.finetune_work import importance_of, put_head, solve_head, write_both
 from alexkit.recipes.inputs import Holdout
 from alexkit.recipes.predictions import PREDICTIONS
-from alexkit.recipes.run_dir import RECORD, Remembering, RunDir, read_record
+from alexkit.recipes.run_dir import Remembering, RunDir, result_in
 from alexkit.recipes.stored import StoredViews
 from alexkit.reports.tables import write_csv
 
@@ -64,8 +63,8 @@ def run_folds(
     for k, rows in enumerate(parts_of(work.source, groups, options.folds, options.seed)):
         tell_counts(work.source, rows, options.folds, silent if k else report)
         place = folder.path / f"fold-{k + 1}"
-        if _done(place):
-            results.append(read_record(place)["result"])
+        if done := result_in(place):
+            results.append(done)
             continue
         work.backbone.net.load_canonical(start)
         remembering = Remembering(report)
@@ -82,10 +81,6 @@ def run_folds(
     return _summary(results, folder)
 
 
-def _done(place: Path) -> bool:
-    return (place / RECORD).is_file() and read_record(place)["state"] == "done"
-
-
 def _keep_weights(
     work: Work,
     groups: npt.NDArray[np.int64],
@@ -95,7 +90,6 @@ def _keep_weights(
     report: Remembering,
 ) -> None:
     weights = folder.path / "weights"
-    weights.mkdir(exist_ok=True)
     if work.how.solved and stored is not None:
         labelled = np.flatnonzero(np.asarray(work.source.labels) != NO_LABEL)
         everything = Holdout(stored.rows(labelled), labelled[:0], Split.VAL)
@@ -103,11 +97,10 @@ def _keep_weights(
         work.backbone.net.load_canonical(start)
         head = solve_head(work, everything.train, groups, stored, importance, silent)
         put_head(work, head)
-        state, told = work.backbone.net.canonical_state_dict(), work.backbone.metadata()
-        for name in ("best", "last"):
-            write_weights(weights / f"{name}.safetensors", state, told)
+        write_both(work, weights)
         report(Note("the weights are fitted to all photos; the folds' mean is their figure"))
     else:
+        weights.mkdir(exist_ok=True)
         for name in ("best", "last"):
             kept = folder.path / "fold-1" / "weights" / f"{name}.safetensors"
             shutil.copyfile(kept, weights / kept.name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from alexkit.errors import DamagedFile, DataError, UsageError
-from alexkit.events import Reporter, StageAdvanced, StageFinished, StageStarted, silent
+from alexkit.events import Reporter, Stage, silent
 from alexkit.features.layout import partial_path
 from alexkit.features.store import FeatureStore
 from alexkit.images.pack import SUFFIX, is_pack
@@ -168,14 +167,12 @@ def _verified(pack: PackSource, report: Reporter) -> str:
         raise DamagedFile(
             f"{pack.path} is not complete", hint="the command that began it continues it"
         )
-    began, stage = time.monotonic(), "verify"
-    report(StageStarted(stage, len(pack), "images"))
     wrong = []
-    for what, done, right in pack.verify():
-        if not right:
-            wrong.append(what)
-        report(StageAdvanced(stage, done))
-    report(StageFinished(stage, len(pack), time.monotonic() - began))
+    with Stage(report, "verify", len(pack), "images") as stage:
+        for what, done, right in pack.verify():
+            if not right:
+                wrong.append(what)
+            stage.reach(done)
     if wrong:
         some = ", ".join(wrong[:3]) + (", …" if len(wrong) > 3 else "")
         raise DamagedFile(

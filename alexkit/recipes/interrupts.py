@@ -38,9 +38,9 @@ class Stop:
         self._name = signal.Signals(number).name
         signal.signal(number, signal.SIG_DFL if number != signal.SIGINT else _interrupt)
 
-    def ask(self, by: str) -> None:
-        """It is to stop, for a reason from outside this process."""
-        self._name = self._name or by
+    def ask(self) -> None:
+        """It is to stop, as a process that it shares its work with is."""
+        self._name = self._name or "another process"
 
     def check(self, kept: str) -> None:
         """Raises Interrupted if it is to stop; ``kept`` says what is safe on disk."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from alexkit.choices import WEIGHT_WORDS, Average, Compress, FeatureDtype, Precision
-from alexkit.errors import OutOfSpace, UsageError
+from alexkit.errors import UsageError
 from alexkit.events import Note, Reporter
 from alexkit.features.layout import DTYPES, partial_path
 from alexkit.features.parts import parts_beside
@@ -19,6 +18,7 @@ from alexkit.images.views import Views
 from alexkit.models.zoo import Backbone, skeleton
 from alexkit.recipes.inputs import choose_any_backbone, choose_weights
 from alexkit.recipes.options import FeaturesOptions
+from alexkit.recipes.space import need
 from alexkit.reports.tables import size
 
 if TYPE_CHECKING:
@@ -148,7 +148,8 @@ def tell_forecast(
         taken = sum(part.stat().st_size for part in parts_beside(path))
         needed = max(0, nbytes - taken)
     there = next(folder for folder in path.absolute().parents if folder.is_dir())
-    free = shutil.disk_usage(there).free
+    hint = "free some space, choose another --out, or store less: --pool, --dtype float16, "
+    free = need(there, needed, str(path), f"{hint}fewer layers or views")
     shapes = (f"{name} {' × '.join(map(str, s))}" for name, s in stored.shapes.items())
     twice = f", {size(needed)} while it is made" if needed > nbytes else ""
     report(
@@ -157,12 +158,6 @@ def tell_forecast(
             f"{size(stored.row_bytes)} = {size(nbytes)}{twice}; {size(free)} are free"
         )
     )
-    if needed > free:
-        raise OutOfSpace(
-            f"{path} needs {size(needed)}, and {size(free)} are free",
-            hint="free some space, choose another --out, or store less: --pool, --dtype "
-            "float16, fewer layers or views",
-        )
 
 
 def list_layers(options: FeaturesOptions, report: Reporter) -> dict[str, Any]:

@@ -9,11 +9,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from alexkit.errors import UnreadableImage
+from alexkit.errors import DataError, UnreadableImage
 from alexkit.events import BadImage, Note, Reporter
+from alexkit.features.extract import FeatureBatch
 from alexkit.images.batches import Batch
 from alexkit.images.encode import EncodedBatch
-from alexkit.reports.tables import write_csv
+from alexkit.images.source import ImageSource
+from alexkit.reports.tables import csv_text
 
 LEDGER = "bad_images.csv"
 HEADER = ("path", "reason", "action")
@@ -73,6 +75,24 @@ class Ledger:
             listed = "" if self._path is None else str(self._path)
             self._report(BadImage(path, reason, action, listed))
 
+    def add_rows(
+        self, source: ImageSource, reasons: Iterable[tuple[int, str]], action: str
+    ) -> None:
+        """As :meth:`add`, of rows of a source, each with its reason."""
+        for row, reason in reasons:
+            self.add(source.record(row).path, reason, action)
+
+    def add_batch(self, source: ImageSource, batch: FeatureBatch, action: str) -> None:
+        """Notes the images of a batch that gave nothing, and those that were repaired or
+        converted.
+
+        Raises:
+            UnreadableImage: in strict mode.
+        """
+        for remark in batch.remarks:
+            self.add_used(remark.path, remark.text)
+        self.add_rows(source, ((bad.row, bad.reason) for bad in batch.problems), action)
+
     def reasons(self) -> dict[str, str]:
         """Path -> reason of the images that were not used."""
         return {path: why for (path, action), why in self._rows.items() if action != USED}
@@ -128,15 +148,24 @@ class Ledger:
         self._rows[path, action] = reason
         if self._path is not None:
             with self._path.open("ab") as file:
-                file.write(_csv([(path, reason, action)]))
+                file.write(_csv((path, reason, action)))
         return True
 
     def _rewrite(self, path: Path) -> None:
         """Writes the file as a whole, without the line that a kill may have cut."""
         rows = [(image, reason, action) for (image, action), reason in self._rows.items()]
         partial = path.with_name(path.name + ".partial")
-        partial.write_bytes(_csv([HEADER, *rows]))
+        partial.write_bytes(_csv(HEADER, *rows))
         partial.replace(path)
+
+
+def none_usable(count: int, place: str = "") -> DataError:
+    """What a command ends with that could use none of ``count`` images."""
+    where = f" in {place}" if place else ""
+    return DataError(
+        f"none of the {count} images{where} could be used",
+        hint="are these images? the lines above say what is wrong with each",
+    )
 
 
 def read_ledger(path: Path) -> list[list[str]]:
@@ -148,7 +177,5 @@ def read_ledger(path: Path) -> list[list[str]]:
     return [row for row in list(csv.reader(whole))[1:] if len(row) == 3]
 
 
-def _csv(rows: Sequence[Sequence[str]]) -> bytes:
-    text = io.StringIO(newline="")
-    write_csv(text, rows)
-    return text.getvalue().encode("utf-8", "surrogateescape")
+def _csv(first: Sequence[str], *others: Sequence[str]) -> bytes:
+    return csv_text(first, others).encode("utf-8", "surrogateescape")

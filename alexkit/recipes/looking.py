@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -27,39 +27,50 @@ FEWEST = 5
 """Rows that make a map."""
 HELD_OUT = (Split.VAL, Split.TEST)
 PREFERRED = ("fc7", "fc6", "pool5")
+"""fc7 is whose neighbours the paper shows (figure 4)."""
 
 
-class Bounds(Protocol):
-    """How much may be looked at; see :class:`alexkit.recipes.pages.Effort`."""
+@dataclass(frozen=True)
+class Effort:
+    """How much is looked at for a page.
 
-    @property
-    def seconds(self) -> float: ...
-    @property
-    def rows(self) -> int: ...
-    @property
-    def layer_bytes(self) -> int: ...
-    @property
-    def search_bytes(self) -> int: ...
-    @property
-    def umap(self) -> bool: ...
-    @property
-    def seed(self) -> int: ...
+    Attributes:
+        seconds: for reading thumbnails.
+        rows: images of a map.
+        layer_bytes: of a layer, for its statistics and its map.
+        search_bytes: of a layer up to which all its rows are searched for neighbours.
+        layer: of the map and the neighbours; None is the highest.
+        umap: also that map.
+        seed: of what is drawn.
+    """
+
+    seconds: float
+    rows: int
+    layer_bytes: int
+    search_bytes: int
+    layer: str | None = None
+    umap: bool = False
+    seed: int = 0
 
 
-def look_at(
-    store: FeatureStore, source: ImageSource | None, layer: str | None, bounds: Bounds
-) -> FeatureFacts:
+BRIEF = Effort(seconds=0.5, rows=160, layer_bytes=32 << 20, search_bytes=256 << 20)
+"""At the end of a run."""
+FULL = Effort(seconds=60.0, rows=1000, layer_bytes=256 << 20, search_bytes=1 << 62)
+"""When a page is asked for."""
+
+
+def look_at(store: FeatureStore, source: ImageSource | None, effort: Effort) -> FeatureFacts:
     """What the page of a feature file shows, but for its name, record and ledger.
 
     Raises:
         UnknownName: the file has no such layer.
     """
-    chosen = chosen_layer(store, layer)
+    chosen = chosen_layer(store, effort.layer)
     done = store.rows()
-    rows = spread_out(done, store, chosen, bounds)
+    rows = spread_out(done, store, chosen, effort)
     layers, x = {}, None
     for name in in_order(list(store.layers)) if done.size else ():
-        values = sampled(store, name, spread_out(done, store, name, bounds))
+        values = sampled(store, name, spread_out(done, store, name, effort))
         layers[name] = activations(values)
         x = values if name == chosen else x
     maps: list[Dots] = []
@@ -67,9 +78,9 @@ def look_at(
     photos: dict[str, str] = {}
     mapped = searched = ""
     if rows.size >= FEWEST and x is not None:
-        maps, mapped = _maps(store, source, chosen, (rows, x), done.size, bounds)
-        all_rows = store.nbytes(chosen) <= bounds.search_bytes
-        queries = draw_queries(store, done if all_rows else rows, bounds.seed)
+        maps, mapped = _maps(store, source, chosen, (rows, x), done.size, effort)
+        all_rows = store.nbytes(chosen) <= effort.search_bytes
+        queries = draw_queries(store, done if all_rows else rows, effort.seed)
         among = candidates(store, queries, done if all_rows else rows)
         near = neighbours_of(store, chosen, queries, among)
         searched = (
@@ -80,7 +91,7 @@ def look_at(
         paths = dict.fromkeys(
             path for one in near for path in (one.query[0], *(p for p, _, _ in one.found))
         )
-        photos = thumbnails(source, list(paths), exif=True, seconds=bounds.seconds)
+        photos = thumbnails(source, list(paths), seconds=effort.seconds)
     return FeatureFacts(
         name="",
         told=feature_record(store),
@@ -110,10 +121,10 @@ def chosen_layer(store: FeatureStore, layer: str | None) -> str:
     return in_order(list(store.layers))[-1]
 
 
-def spread_out(rows: Rows, store: FeatureStore, layer: str, bounds: Bounds) -> Rows:
-    """At most ``bounds.rows`` of the rows, and ``bounds.layer_bytes`` of them, evenly drawn."""
+def spread_out(rows: Rows, store: FeatureStore, layer: str, effort: Effort) -> Rows:
+    """At most ``effort.rows`` of the rows, and ``effort.layer_bytes`` of them, evenly drawn."""
     bytes_a_row = max(1, store.nbytes(layer) // len(store))
-    most = max(1, min(rows.size, bounds.rows, bounds.layer_bytes // bytes_a_row))
+    most = max(1, min(rows.size, effort.rows, effort.layer_bytes // bytes_a_row))
     return rows[(np.arange(most) * rows.size) // most] if rows.size else rows
 
 
@@ -121,12 +132,7 @@ def sampled(store: FeatureStore, layer: str, rows: Rows) -> Values:
     """(n, …) values of few rows of a large file, the views of an image averaged."""
     # One by one: together they would be read with all that lies between them.
     values = np.concatenate([store.values(layer, rows[i : i + 1]) for i in range(rows.size)])
-    return averaged(store, values)
-
-
-def averaged(store: FeatureStore, values: Values) -> Values:
-    """The mean over the views, where a row holds several."""
-    return values.mean(axis=1, dtype=np.float32) if store.views else values
+    return store.averaged(values)
 
 
 def draw_queries(store: FeatureStore, among: Rows, seed: int, count: int = QUERIES) -> Rows:
@@ -154,7 +160,7 @@ def search(store: FeatureStore, layer: str, queries: Rows, among: Rows) -> Neigh
     """The rows of ``among`` nearest to each query, itself left out."""
 
     def read(rows: Rows) -> npt.NDArray[np.float32]:
-        return averaged(store, store.values(layer, rows))
+        return store.averaged(store.values(layer, rows))
 
     return nearest(read(queries), among, read, NEAREST, skip=queries)
 
@@ -164,9 +170,9 @@ def neighbours_of(store: FeatureStore, layer: str, queries: Rows, among: Rows) -
     found = search(store, layer, queries, among)
     return [
         Near(
-            (store.paths[query], class_of(store, query)),
+            (store.paths[query], store.class_of(query)),
             [
-                (store.paths[row], class_of(store, row), float(distance))
+                (store.paths[row], store.class_of(row), float(distance))
                 for row, distance in zip(rows, distances, strict=True)
                 if row >= 0
             ],
@@ -175,28 +181,22 @@ def neighbours_of(store: FeatureStore, layer: str, queries: Rows, among: Rows) -
     ]
 
 
-def class_of(store: FeatureStore, row: int) -> str:
-    """The name of a row's class, "" for none."""
-    label = int(store.labels[row])
-    return store.classes[label] if label >= 0 else ""
-
-
 def _maps(
     store: FeatureStore,
     source: ImageSource | None,
     layer: str,
     drawn: tuple[Rows, Values],
     total: int,
-    bounds: Bounds,
+    effort: Effort,
 ) -> tuple[list[Dots], str]:
     rows, x = drawn
     points, shares = principal(x, BEFORE)
     explained = f"{100 * shares[:2].sum():.0f} % of the variance"
     made = {f"Principal components ({explained})": points[:, :2]}
-    made["t-SNE"] = tsne(points, bounds.seed)
-    if bounds.umap:
-        made["UMAP"] = umap(points, bounds.seed)
-    sheet, across, places = _sprite(store, source, rows, bounds)
+    made["t-SNE"] = tsne(points, effort.seed)
+    if effort.umap:
+        made["UMAP"] = umap(points, effort.seed)
+    sheet, across, places = _sprite(store, source, rows, effort)
     shown = [place for place in places if place >= 0]
     labels = store.labels[rows].tolist()
     names = sorted({store.classes[k] for k in labels if k >= 0})
@@ -224,7 +224,7 @@ def _maps(
 
 
 def _sprite(
-    store: FeatureStore, source: ImageSource | None, rows: Rows, bounds: Bounds
+    store: FeatureStore, source: ImageSource | None, rows: Rows, effort: Effort
 ) -> tuple[str, int, Sequence[int]]:
     if source is None:
         return "", 1, [-1] * rows.size
@@ -232,5 +232,5 @@ def _sprite(
     at = rows_of(source, paths)
     wanted = [at.get(path, -1) for path in paths]
     there = [row for row in wanted if row >= 0]
-    photos = squares(source, there, SPRITE_SIDE, exif=True, seconds=bounds.seconds)
+    photos = squares(source, there, SPRITE_SIDE, seconds=effort.seconds)
     return sprite(photos, wanted)

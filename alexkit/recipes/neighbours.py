@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from alexkit.choices import FeatureDtype
-from alexkit.errors import DataError, UnknownName, UsageError
+from alexkit.errors import UsageError
 from alexkit.events import Chosen, Reporter
 from alexkit.features.neighbours import nearest
 from alexkit.features.store import FeatureStore
@@ -18,15 +18,14 @@ from alexkit.images.named import open_images
 from alexkit.recipes.devices import decode_threads, one_device, use_precision
 from alexkit.recipes.extraction import Job, settle_batch_size
 from alexkit.recipes.inputs import choose_feature_files
-from alexkit.recipes.ledger import Ledger
+from alexkit.recipes.ledger import Ledger, none_usable
+from alexkit.recipes.looking import chosen_layer
 from alexkit.recipes.options import NeighboursOptions
 from alexkit.recipes.origin import network_of, stored_of
 
 Rows = npt.NDArray[np.int64]
 Array = npt.NDArray[np.float32]
 
-USUAL_LAYER = "fc7"
-"""Whose neighbours the 2012 paper shows (Fig. 4, right)."""
 LEFT_OUT = "no neighbours"
 
 
@@ -53,15 +52,14 @@ def run(options: NeighboursOptions, report: Reporter) -> dict[str, Any]:
         raise UsageError("no image was named", hint="type: alexkit neighbours photo.jpg F.h5")
     (file,) = choose_feature_files((options.file,) if options.file else (), report)
     with FeatureStore.open(file) as store:
-        layer = _layer(store, options.layer, report)
+        layer = chosen_layer(store, options.layer)
+        if options.layer is None and len(store.layers) > 1:
+            report(Chosen("layer", layer, f"of {', '.join(store.layers)}"))
         ledger = Ledger(None, strict=options.strict, report=report)
         paths, rows, values = _features(store, layer, options, ledger, report)
         ledger.close()
         if not len(rows):
-            raise DataError(
-                f"none of the {len(paths)} images could be used",
-                hint="are these images? the lines above say what is wrong with each",
-            )
+            raise none_usable(len(paths))
         found = nearest(
             values,
             store.rows(),
@@ -76,7 +74,11 @@ def run(options: NeighboursOptions, report: Reporter) -> dict[str, Any]:
                 "path": path,
                 "error": None if row in place else reasons.get(path, "no features"),
                 "neighbours": [
-                    {"path": store.paths[near], "class": _class(store, near), "distance": far}
+                    {
+                        "path": store.paths[near],
+                        "class": store.class_of(near) or None,
+                        "distance": far,
+                    }
                     for near, far in zip(
                         found.rows[place[row]].tolist() if row in place else [],
                         found.distances[place[row]].tolist() if row in place else [],
@@ -95,17 +97,6 @@ def run(options: NeighboursOptions, report: Reporter) -> dict[str, Any]:
         "queries": queries,
         "seconds": time.monotonic() - began,
     }
-
-
-def _layer(store: FeatureStore, asked: str | None, report: Reporter) -> str:
-    if asked is not None:
-        if asked not in store.layers:
-            raise UnknownName(f"layer in {store.path}", asked, store.layers)
-        return asked
-    layer = USUAL_LAYER if USUAL_LAYER in store.layers else list(store.layers)[-1]
-    if len(store.layers) > 1:
-        report(Chosen("layer", layer, f"of {', '.join(store.layers)}"))
-    return layer
 
 
 def _features(
@@ -128,8 +119,7 @@ def _features(
     rows: list[Rows] = []
     values: list[Array] = []
     for batch in job.features(np.arange(len(source)), FeatureDtype.FLOAT32):
-        for problem in batch.problems:
-            ledger.add(source.record(problem.row).path, problem.reason, LEFT_OUT)
+        ledger.add_batch(source, batch, LEFT_OUT)
         if len(batch.rows):
             rows.append(batch.rows)
             values.append(_one_each(store, batch.values[layer]))
@@ -141,11 +131,4 @@ def _features(
 
 def _one_each(store: FeatureStore, values: npt.NDArray[Any]) -> Array:
     """(n, …) float32, the mean over the views where a row holds several."""
-    if store.views:
-        return np.asarray(values.mean(axis=1, dtype=np.float32))
-    return values.astype(np.float32, copy=False)
-
-
-def _class(store: FeatureStore, row: int) -> str | None:
-    label = int(store.labels[row])
-    return None if label < 0 else store.classes[label]
+    return store.averaged(values).astype(np.float32, copy=False)

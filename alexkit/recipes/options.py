@@ -63,8 +63,18 @@ def argument(text: str, metavar: str, default: Any = None) -> Any:
 
 
 def exif_option() -> Any:
-    """``--exif``, with the same words in every command that decodes photos for a network."""
+    """``--exif``, with the same words in every command that decodes images for a network."""
     return option(None, "Camera's orientation tag (default: by weights and data).")
+
+
+def weights_option() -> Any:
+    """``--weights`` of one network, to begin with."""
+    return option("auto", "Run folder, weight file, imagenet, random, or auto.", "WEIGHTS")
+
+
+def views_option() -> Any:
+    """``--views``."""
+    return option("center", "Squares of each image: center, flip, ten, grid:K.", "WHICH")
 
 
 @dataclass(frozen=True)
@@ -75,7 +85,9 @@ class SharedOptions:
         UsageError: a number is below the least that makes sense, above the most, or none.
     """
 
-    out: Path | None = option(None, "Where outputs go (default: the next folder in runs/).")
+    out: Path | None = option(
+        None, "Where outputs go (default: the next folder in runs/).", "PATH"
+    )
     device: str = option("auto", "auto, cpu, cuda or cuda:0,1.", "DEVICE")
     batch_size: int | None = option(
         None, "Images a step (default: by device and recipe).", "N", least=1, most=2**20
@@ -143,9 +155,7 @@ class FinetuneOptions(FitOptions):
     Example: alexkit finetune mydata/ --weights imagenet
     """
 
-    weights: str = option(
-        "auto", "Run folder, weight file, imagenet, random, or auto.", "WEIGHTS"
-    )
+    weights: str = weights_option()
     freeze: Freeze = option(
         Freeze.AUTO, "What stays: up to this layer; auto: all but a new fc8, less if it helps."
     )
@@ -176,11 +186,9 @@ class FeaturesOptions(SharedOptions):
 
     data: Path | None = argument("Folder or list (default: the last run's data).", "DATA")
     layer: tuple[str, ...] = option(
-        ("fc7",), "Layer to store, repeat for more; sift-fv is SIFT's Fisher vectors.", "NAME"
+        ("fc7",), "Layer to store; repeat for more. sift-fv is SIFT's Fisher vectors.", "NAME"
     )
-    weights: str = option(
-        "auto", "Run folder, weight file, imagenet, random, or auto.", "WEIGHTS"
-    )
+    weights: str = weights_option()
     model: str | None = option(
         None,
         "Network, where the weights do not tell; also torchvision's, e.g. resnet50.",
@@ -189,7 +197,7 @@ class FeaturesOptions(SharedOptions):
     pool: str | None = option(
         None, "Of maps: flat, avg, max, grid:K or 9k (default: whole maps).", "HOW"
     )
-    views: str = option("center", "Squares of each image: center, flip, ten, grid:K.", "WHICH")
+    views: str = views_option()
     average: Average = option(Average.NONE, "Over the views, instead of storing each.")
     dtype: FeatureDtype = option(FeatureDtype.FLOAT32, "Number type in the file.")
     compress: Compress = option(
@@ -266,7 +274,7 @@ class NeighboursOptions(SharedOptions):
 
     query: str | None = argument("Photo, folder, pattern; - takes paths from stdin.", "QUERY")
     file: Path | None = argument("Feature file (default: the newest).", "FILE")
-    layer: str | None = option(None, "Layer (default: fc7, else the last).", "NAME")
+    layer: str | None = option(None, "Layer (default: fc7, or the highest).", "NAME")
     metric: Metric = option(Metric.EUCLIDEAN, "Distance between two images.")
     count: int = option(6, "Neighbours to find.", "K", least=1, most=10**6)
     weights: str | None = option(

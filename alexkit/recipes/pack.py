@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from alexkit.choices import Exif, Keep
-from alexkit.errors import DataError, UsageError
-from alexkit.events import Note, Reporter, Saved, StageAdvanced, StageFinished, StageStarted
+from alexkit.errors import UsageError
+from alexkit.events import Note, Reporter, Saved, Stage
 from alexkit.images.batches import Batch, read_batches
 from alexkit.images.budget import Budget
 from alexkit.images.encode import QUALITY, EncodedBatch, JpegEncoding, read_encoded
@@ -24,13 +24,12 @@ from alexkit.images.source import ImageSource
 from alexkit.recipes.devices import decode_threads
 from alexkit.recipes.inputs import data_record, open_data
 from alexkit.recipes.interrupts import stop_requests
-from alexkit.recipes.ledger import LEDGER, Ledger
+from alexkit.recipes.ledger import LEDGER, Ledger, none_usable
 from alexkit.recipes.options import PackOptions
 from alexkit.recipes.run_dir import Remembering, RunDir, versions
 from alexkit.reports.tables import size
 
 PACK_FILE = "images" + SUFFIX
-STAGE = "pack"
 MAX_SIDE = 4096
 NO_PIXELS = "row has no pixels"
 
@@ -84,10 +83,7 @@ def run(options: PackOptions, report: Reporter) -> dict[str, Any]:
             _fill(writer, source, preprocess, encoding, threads, report, ledger)
             if ledger.bad == len(source):
                 writer.discard()
-                raise DataError(
-                    f"none of the {len(source)} images in {source.root} could be used",
-                    hint="are these images? the lines above say what is wrong with each",
-                )
+                raise none_usable(len(source), source.root)
             writer.finish()
         result = _result(path) | {"seconds": time.monotonic() - began}
         report(Saved("pack", str(path)))
@@ -132,10 +128,8 @@ def _fill(
     Raises:
         Interrupted: by a signal, after the block at hand was written.
     """
-    done, began = writer.done, time.monotonic()
-    for row, reason in writer.unreadable().items():
-        ledger.add(source.record(row).path, reason, NO_PIXELS)
-    rows = np.arange(done, len(source))
+    ledger.add_rows(source, writer.unreadable().items(), NO_PIXELS)
+    rows = np.arange(writer.done, len(source))
     batches: Iterator[Batch] | Iterator[EncodedBatch]
     if encoding is None:
         batches = read_batches(
@@ -150,16 +144,16 @@ def _fill(
         batches = read_encoded(
             source, rows, preprocess, encoding, batch_size=BLOCK_ROWS, threads=threads
         )
-    with stop_requests() as stop:
-        report(StageStarted(STAGE, len(source), "images", done))
+    with (
+        stop_requests() as stop,
+        Stage(report, "pack", len(source), "images", writer.done) as stage,
+    ):
         for batch in ledger.watch(batches):
             for bad in batch.bad:
                 ledger.add(bad.path, bad.reason, NO_PIXELS)
-            done = writer.append(done, batch)
-            report(StageAdvanced(STAGE, done))
-            stop.check(f"{done} of {len(source)} images are in {writer.partial}")
+            stage.reach(writer.append(stage.done, batch))
+            stop.check(f"{stage.done} of {len(source)} images are in {writer.partial}")
     ledger.close()
-    report(StageFinished(STAGE, done, time.monotonic() - began))
 
 
 def _result(path: Path) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from alexkit.images.source import ImageSource
 from alexkit.recipes.evaluate import EVAL_FILE
 from alexkit.recipes.inputs import FEATURES_FILE, FITTED
 from alexkit.recipes.ledger import LEDGER, read_ledger
-from alexkit.recipes.looking import look_at
+from alexkit.recipes.looking import BRIEF, Effort, look_at
 from alexkit.recipes.predictions import PREDICTIONS, read_predictions
 from alexkit.recipes.progress import METRICS
 from alexkit.recipes.reporting import REPORT
@@ -34,46 +34,15 @@ from alexkit.reports.thumbnails import thumbnails
 COMMANDS = (*FITTED, "eval", "features")
 
 
-@dataclass(frozen=True)
-class Effort:
-    """How much is looked at for a page.
-
-    Attributes:
-        seconds: for reading thumbnails.
-        rows: images of a map.
-        layer_bytes: of a layer, for its statistics and its map.
-        search_bytes: of a layer up to which all its rows are searched for neighbours.
-        layer: of the map and the neighbours; None is the highest.
-        umap: also that map.
-        seed: of what is drawn.
-    """
-
-    seconds: float
-    rows: int
-    layer_bytes: int
-    search_bytes: int
-    layer: str | None = None
-    umap: bool = False
-    seed: int = 0
-
-
-BRIEF = Effort(seconds=0.5, rows=160, layer_bytes=32 << 20, search_bytes=256 << 20)
-"""At the end of a run."""
-FULL = Effort(seconds=60.0, rows=1000, layer_bytes=256 << 20, search_bytes=1 << 62)
-"""When a page is asked for."""
-
-
-def write_report(
-    folder: Path, effort: Effort, *, source: ImageSource | None = None, data: Path | None = None
-) -> Path:
-    """Writes the page of a run folder into it and returns its path.
+def write_report(folder: Path, source: ImageSource | None) -> Path:
+    """Writes the page of a run folder into it, in little time, and returns its path.
 
     Raises:
         DamagedFile: the folder is no run's, or one of its files is damaged.
         UsageError: the run is of a command that has no page.
     """
     path = folder / REPORT
-    write_page(page_of(folder, effort, source=source, data=data), path)
+    write_page(page_of(folder, BRIEF, source=source), path)
     return path
 
 
@@ -143,7 +112,7 @@ def _fit(
             read_metrics(folder / METRICS),
             lines,
             _ledger(folder),
-            thumbnails(source, wanted, exif=True, seconds=effort.seconds),
+            thumbnails(source, wanted, seconds=effort.seconds),
             in_all,
             notes,
         )
@@ -162,9 +131,9 @@ def _eval(
     notes: list[str] = []
     if source is None and lines:
         with FeatureStore.open(told["results"][0]["file"]) as store:
-            source, notes = _opened(None, data or _data_of(store))
+            source, notes = _opened(None, data or store.data)
     wanted = [line["path"] for line in hardest(lines)]
-    photos = thumbnails(source, wanted, exif=True, seconds=effort.seconds)
+    photos = thumbnails(source, wanted, seconds=effort.seconds)
     return eval_page(EvalFacts(folder.name, record, told, lines, photos, notes))
 
 
@@ -176,8 +145,8 @@ def _features(
     data: Path | None,
 ) -> Page:
     with FeatureStore.open(path) as store:
-        source, notes = _opened(source, data or _data_of(store))
-        facts = look_at(store, source, effort.layer, effort)
+        source, notes = _opened(source, data or store.data)
+        facts = look_at(store, source, effort)
         record = None if folder is None else read_record(folder)
         name = path.name if folder is None else folder.name
         ledger = [] if folder is None else _ledger(folder)
@@ -220,12 +189,6 @@ def _opened(
         return open_source(data), []
     except AlexkitError as problem:
         return None, [f"There are no thumbnails: {problem.message}."]
-
-
-def _data_of(store: FeatureStore) -> Path | None:
-    data = store.provenance.get("data")
-    named = data.get("path") or data.get("root") if isinstance(data, dict) else None
-    return Path(named) if named else None
 
 
 def _ledger(folder: Path) -> list[list[str]]:

@@ -17,16 +17,8 @@ import numpy.typing as npt
 import torch
 
 from alexkit.choices import Exif
-from alexkit.errors import DataError, FileMismatch, OutOfSpace, OutputExists, UsageError
-from alexkit.events import (
-    Chosen,
-    Note,
-    Reporter,
-    Saved,
-    StageAdvanced,
-    StageFinished,
-    StageStarted,
-)
+from alexkit.errors import DataError, FileMismatch, OutOfSpace, UsageError
+from alexkit.events import Chosen, Note, Reporter, Saved, Stage
 from alexkit.features.pooling import Pooling
 from alexkit.images.draws import Rows
 from alexkit.images.named import open_images
@@ -39,22 +31,22 @@ from alexkit.probes.saved import FORMAT as PROBE
 from alexkit.probes.saved import SavedProbe, load_probe
 from alexkit.recipes.classes import Outputs, name_outputs
 from alexkit.recipes.classify import (
+    NOT_CLASSIFIED,
     Classifier,
     choose_classifier,
     classify,
     job_for,
-    note,
 )
 from alexkit.recipes.devices import one_device
 from alexkit.recipes.extraction import Job
 from alexkit.recipes.inputs import choose_any_backbone, choose_weights, tell_pack
 from alexkit.recipes.ledger import Ledger
 from alexkit.recipes.orientation import settle_exif
+from alexkit.recipes.run_dir import check_out
 from alexkit.recipes.using import PredictOptions
 from alexkit.reports.predictions import prediction_rows
 from alexkit.reports.tables import csv_text
 
-STAGE = "predict"
 TOP = 5
 FORMATS = (".csv", ".json")
 
@@ -95,7 +87,7 @@ class _Scorer:
             return
         layer = self.probe.layer
         for batch in self.job.features(rows):
-            note(self.job.source, batch.problems, ledger)
+            ledger.add_batch(self.job.source, batch, NOT_CLASSIFIED)
             seen = len(batch.rows) + len(batch.problems)
             if len(batch.rows):
                 values = batch.values[layer]
@@ -210,13 +202,10 @@ def _scores(
     """(N, K), and which rows have them."""
     scores = np.zeros((len(rows), len(scorer.outputs.names)))
     there = np.zeros(len(rows), bool)
-    began, done = time.monotonic(), 0
-    report(StageStarted(STAGE, len(rows), "images"))
-    for at, values, seen in scorer.scores(rows, ledger):
-        scores[at], there[at] = values, True
-        done += seen
-        report(StageAdvanced(STAGE, done))
-    report(StageFinished(STAGE, done, time.monotonic() - began))
+    with Stage(report, "predict", len(rows), "images") as stage:
+        for at, values, seen in scorer.scores(rows, ledger):
+            scores[at], there[at] = values, True
+            stage.advance(seen)
     return scores, there
 
 
@@ -352,8 +341,7 @@ def _check_out(options: PredictOptions) -> None:
         raise UsageError(
             f"--out {out} is in no format known here", hint="end it in .csv or .json"
         )
-    if out.exists() and (out.is_dir() or not options.overwrite):
-        raise OutputExists(f"{out} exists", hint="choose another --out or add --overwrite")
+    check_out(out, options.overwrite)
 
 
 def _write(out: Path, result: dict[str, Any]) -> None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from alexkit.reports.tables import csv_text
 from alexkit.training.loop import StepResult
 
 METRICS = "metrics.csv"
@@ -55,10 +54,7 @@ class Progress:
 
 def write_metrics(path: Path, rows: list[dict[str, float]]) -> None:
     """Writes ``metrics.csv`` as a whole, one row an epoch."""
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    text = csv_text(list(rows[0]), [list(row.values()) for row in rows])
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(text.getvalue(), encoding="utf-8")
+    partial.write_text(text, encoding="utf-8")
     partial.replace(path)

@@ -16,17 +16,18 @@ from alexkit.models.zoo import load_backbone
 from alexkit.recipes.features import FILE_SUFFIXES
 from alexkit.recipes.inputs import FEATURES_FILE, choose_feature_files, choose_weights
 from alexkit.recipes.looking import (
+    FULL,
     NEAREST,
+    Effort,
     candidates,
     chosen_layer,
-    class_of,
     draw_queries,
     search,
 )
 from alexkit.recipes.options import ReportOptions
-from alexkit.recipes.pages import COMMANDS, FULL, Effort, compare, page_of
+from alexkit.recipes.pages import COMMANDS, compare, page_of
 from alexkit.recipes.reporting import REPORT
-from alexkit.recipes.run_dir import RUNS, runs_here
+from alexkit.recipes.run_dir import RUNS, check_out, runs_here
 from alexkit.reports.page import Chart, Dots, Page, write_page
 from alexkit.reports.plots import (
     FORMATS,
@@ -130,8 +131,7 @@ def _check_place(path: Path, *suffixes: str) -> None:
         raise UsageError(
             f"--out {path} does not end in {told}", hint=f"e.g. report{suffixes[0]}"
         )
-    if path.is_dir():
-        raise UsageError(f"--out {path} is a folder", hint="give the name of a file")
+    check_out(path, overwrite=True)
 
 
 def _figure_files(options: ReportOptions, folder: Path) -> list[Path]:
@@ -176,17 +176,16 @@ def _neighbours(options: ReportOptions, report: Reporter) -> list[Path]:
         done = store.rows()
         if done.size < 2:
             raise DataError(f"{file} has fewer than two rows", hint="extract more images")
-        data = options.data or Path((store.provenance.get("data") or {}).get("path") or ".")
-        source = open_source(data, report)
+        source = open_source(options.data or store.data or Path(), report)
         queries = draw_queries(store, done, options.seed)
         found = search(store, layer, queries, candidates(store, queries, done))
         lines = []
         for query, rows, far in zip(queries, found.rows, found.distances, strict=True):
             near = [(int(r), f"{d:.4g}") for r, d in zip(rows, far, strict=True) if r >= 0]
-            lines.append([(int(query), class_of(store, int(query))), *near])
+            lines.append([(int(query), store.class_of(int(query))), *near])
         paths = {row: store.paths[row] for line in lines for row, _ in line}
     at = rows_of(source, paths.values())
-    photos = squares(source, list(at.values()), PHOTO_SIDE, exif=True, seconds=FULL.seconds)
+    photos = squares(source, list(at.values()), PHOTO_SIDE, seconds=FULL.seconds)
     cells: list[list[Cell]] = [
         [(photos.get(at.get(paths[row], -1)), told) for row, told in line] for line in lines
     ]

@@ -24,7 +24,7 @@ def report_at_the_end(
     try:
         # Not imported above: scikit-learn's t-SNE and the templates take a second to load.
         pages = import_module("alexkit.recipes.pages")
-        path = pages.write_report(folder, pages.BRIEF, source=source)
+        path = pages.write_report(folder, source)
     except Exception as problem:
         told = str(problem) or type(problem).__name__
         report(Warned(f"{REPORT} could not be written: {told}; alexkit report {folder}"))

@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any
 
 from alexkit import __version__
@@ -71,6 +70,23 @@ def write_json(path: Path, record: Mapping[str, Any]) -> None:
     partial.replace(path)
 
 
+def check_out(out: Path, overwrite: bool, made_from: Path | None = None) -> None:
+    """Sees to it that ``out`` can be a new file, or take the place of an old one that is not
+    what it is made from.
+
+    Raises:
+        UsageError: it is a folder.
+        OutputExists: it is there, and is not to be replaced.
+    """
+    if out.is_dir():
+        raise UsageError(f"{out} is a folder", hint="give the name of a file")
+    own = made_from is not None and made_from.exists() and out.exists()
+    if own and made_from is not None and out.samefile(made_from):
+        overwrite = False
+    if out.exists() and not overwrite:
+        raise OutputExists(f"{out} exists", hint="choose another --out or add --overwrite")
+
+
 def read_record(folder: Path) -> dict[str, Any]:
     """The ``run.json`` of a run folder.
 
@@ -94,6 +110,15 @@ def read_record(folder: Path) -> dict[str, Any]:
             hint="name a run folder that alexkit wrote",
         ) from problem
     return record
+
+
+def result_in(folder: Path) -> dict[str, Any] | None:
+    """The result of the run in a folder; None where there is none, or it is not done."""
+    if not (folder / RECORD).is_file():
+        return None
+    record = read_record(folder)
+    result: dict[str, Any] | None = record["result"] if record["state"] == "done" else None
+    return result
 
 
 def runs_here(commands: tuple[str, ...], *, state: str | None = None) -> list[Path]:
@@ -232,10 +257,7 @@ class RunDir:
         return self
 
     def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
+        self, kind: type[BaseException] | None, error: BaseException | None, _: object
     ) -> None:
         if self._record["state"] == "running":
             stopped = isinstance(error, Interrupted | KeyboardInterrupt)

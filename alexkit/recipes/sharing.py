@@ -47,12 +47,16 @@ class Writer(Protocol):
     def mark(self, row: int, status: Status, reason: str, /) -> None: ...
 
 
-def keep(batch: FeatureBatch, writer: Writer, source: ImageSource, ledger: Ledger) -> int:
+def keep(
+    batch: FeatureBatch,
+    writer: Writer,
+    source: ImageSource,
+    ledger: Ledger,
+    action: str = NO_FEATURES,
+) -> int:
     """Writes a batch, and what is wrong with its images; returns the number of its rows."""
-    for remark in batch.remarks:
-        ledger.add_used(remark.path, remark.text)
+    ledger.add_batch(source, batch, action)
     for problem in batch.problems:
-        ledger.add(source.record(problem.row).path, problem.reason, NO_FEATURES)
         writer.mark(*problem)
     writer.append(batch.rows, dict(batch.values))
     return len(batch.rows) + len(batch.problems)

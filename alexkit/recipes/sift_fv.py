@@ -17,15 +17,7 @@ from threadpoolctl import threadpool_limits
 
 from alexkit.choices import Split
 from alexkit.errors import DataError, FileMismatch, UsageError
-from alexkit.events import (
-    Note,
-    Reporter,
-    Saved,
-    StageAdvanced,
-    StageFinished,
-    StageStarted,
-    Warned,
-)
+from alexkit.events import Note, Reporter, Saved, Stage, Warned
 from alexkit.features.extract import FeatureBatch
 from alexkit.features.fisher import SIFT_FV, Codebook, Floats, Recipe, sample, scikit_image
 from alexkit.features.layout import RowProblem, RowTable, Status
@@ -39,11 +31,12 @@ from alexkit.images.source import SPLITS, ImageSource
 from alexkit.recipes.devices import decode_threads
 from alexkit.recipes.inputs import FEATURES_FILE, choose_data, data_record, open_data, tell_pack
 from alexkit.recipes.interrupts import stop_requests
-from alexkit.recipes.ledger import LEDGER, Ledger
+from alexkit.recipes.ledger import LEDGER, Ledger, none_usable
 from alexkit.recipes.options import FeaturesOptions, SharedOptions
 from alexkit.recipes.orientation import settle_exif
 from alexkit.recipes.reporting import report_at_the_end
 from alexkit.recipes.run_dir import Remembering, RunDir, now, versions
+from alexkit.recipes.sharing import NO_FEATURES, keep
 
 FILE_SUFFIXES = (".h5", ".hdf5")
 CODEBOOK_SUFFIX = ".codebook.npz"
@@ -53,7 +46,6 @@ BATCH_SIZE = 16
 """A batch takes seconds, and a signal waits for its end."""
 FEW = 20
 """Descriptors a Gaussian below which the codebook is said to rest on little."""
-NO_FEATURES = "row holds NaN"
 FLAT = "has no SIFT descriptor: every patch of it is flat"
 
 
@@ -109,10 +101,7 @@ def run(options: FeaturesOptions, report: Reporter) -> dict[str, Any]:
         _fill(writer, images, codebook, report)
         if ledger.bad == len(source):
             writer.discard()
-            raise DataError(
-                f"none of the {len(source)} images in {source.root} could be used",
-                hint="are these images? the lines above say what is wrong with each",
-            )
+            raise none_usable(len(source), source.root)
         writer.finish({"codebook_sha256": codebook.sha256(), "ended": now()})
         result = {
             "file": str(path),
@@ -253,7 +242,6 @@ def _codebook(
 
 def _fit(images: _Images, recipe: Recipe, fitting: Rows, report: Reporter) -> Codebook:
     """Samples descriptors of training images and fits the codebook to them."""
-    stage, began = "codebook", time.monotonic()
     rows = np.sort(epoch_order(fitting, seed=recipe.seed, epoch=0)[: recipe.images])
     count = min(recipe.most, -(-recipe.descriptors // len(rows)))
 
@@ -261,12 +249,10 @@ def _fit(images: _Images, recipe: Recipe, fitting: Rows, report: Reporter) -> Co
         return sample(dense_sift(rgb), count, seed=recipe.seed, row=row)
 
     found: list[Floats] = []
-    done = 0
-    report(StageStarted(stage, len(rows), "images"))
-    for batch, described in images.each(rows, some):
-        found += described
-        done += len(batch.rows) + len(batch.bad)
-        report(StageAdvanced(stage, done))
+    with Stage(report, "codebook", len(rows), "images") as stage:
+        for batch, described in images.each(rows, some):
+            found += described
+            stage.advance(len(batch.rows) + len(batch.bad))
     descriptors = np.concatenate(found) if found else np.empty((0, 128), np.float32)
     report(
         Note(f"fitting {recipe.components} Gaussians to {len(descriptors):,} SIFT descriptors")
@@ -278,9 +264,7 @@ def _fit(images: _Images, recipe: Recipe, fitting: Rows, report: Reporter) -> Co
                 f"{recipe.components} Gaussians: more training images make it better"
             )
         )
-    codebook = Codebook.fit(descriptors, recipe)
-    report(StageFinished(stage, done, time.monotonic() - began))
-    return codebook
+    return Codebook.fit(descriptors, recipe)
 
 
 def _fill(writer: FeatureWriter, images: _Images, codebook: Codebook, report: Reporter) -> None:
@@ -289,29 +273,23 @@ def _fill(writer: FeatureWriter, images: _Images, codebook: Codebook, report: Re
     Raises:
         Interrupted: by a signal, after the batch at hand was written.
     """
-    source, pending, stage = images.source, writer.pending(), "features"
-    done, began = len(source) - len(pending), time.monotonic()
-    for row, reason in writer.problems().items():
-        images.ledger.add(source.record(row).path, reason, NO_FEATURES)
+    source, pending = images.source, writer.pending()
+    done = len(source) - len(pending)
+    images.ledger.add_rows(source, writer.problems().items(), NO_FEATURES)
 
     def encoded(row: int, rgb: Pixels) -> Floats:
         descriptors = dense_sift(rgb)
         return codebook.encode(descriptors) if len(descriptors) else descriptors[:, 0]
 
-    with stop_requests() as stop:
-        report(StageStarted(stage, len(source), "images", done))
+    with (
+        stop_requests() as stop,
+        Stage(report, "features", len(source), "images", done) as stage,
+    ):
         for batch, vectors in images.each(pending, encoded):
             found = _as_features(batch, vectors)
-            for problem in found.problems:
-                path = source.record(problem.row).path
-                images.ledger.add(path, problem.reason, NO_FEATURES)
-                writer.mark(*problem)
-            writer.append(found.rows, found.values)
-            done += len(found.rows) + len(found.problems)
-            report(StageAdvanced(stage, done))
-            stop.check(f"{done} of {len(source)} images are in {writer.partial}")
+            stage.advance(keep(found, writer, source, images.ledger))
+            stop.check(f"{stage.done} of {len(source)} images are in {writer.partial}")
     images.ledger.close()
-    report(StageFinished(stage, done, time.monotonic() - began))
 
 
 def _as_features(batch: Batch, vectors: list[Floats]) -> FeatureBatch:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,16 +14,8 @@ import torch
 from torch import Tensor
 
 from alexkit.choices import Compress, FeatureDtype
-from alexkit.errors import DamagedFile, DataError, OutOfSpace
-from alexkit.events import (
-    Note,
-    Reporter,
-    StageAdvanced,
-    StageFinished,
-    StageStarted,
-    Warned,
-    silent,
-)
+from alexkit.errors import DamagedFile, OutOfSpace
+from alexkit.events import Note, Reporter, Stage, Warned, silent
 from alexkit.features.layout import RowTable
 from alexkit.features.pooling import Pooling
 from alexkit.features.store import FeatureStore
@@ -36,12 +27,12 @@ from alexkit.recipes.extraction import Job, settle_batch_size
 from alexkit.recipes.feed import LEFT_OUT, Feed, MakeFeed, Pixels, Unaugmented
 from alexkit.recipes.interrupts import stop_requests
 from alexkit.recipes.layers import AnyBackbone, Stored, tell_forecast
-from alexkit.recipes.ledger import Ledger
+from alexkit.recipes.ledger import Ledger, none_usable
 from alexkit.recipes.plan import Plan
 from alexkit.recipes.run_dir import now, versions
+from alexkit.recipes.sharing import keep
 from alexkit.training.loop import Prepare
 
-STAGE = "frozen part"
 IN_MEMORY = 2**31
 """Bytes of stored values up to which they are read once; larger ones are read as needed."""
 
@@ -81,7 +72,6 @@ def job_of(
     *,
     source: ImageSource,
     device: torch.device,
-    batch_size: int | None,
     threads: int,
 ) -> Job:
     """The work of running the frozen part over every photo."""
@@ -90,7 +80,7 @@ def job_of(
     stored = Stored(
         {layer: shape}, Pooling(), views, False, FeatureDtype.FLOAT32, Compress.NONE
     )
-    size = settle_batch_size(batch_size, backbone, stored, device, silent)
+    size = settle_batch_size(None, backbone, stored, device, silent)
     return Job(source, backbone, stored, device, size, threads)
 
 
@@ -121,13 +111,9 @@ def stored_values(job: Job, folder: Path, ledger: Ledger, report: Reporter) -> S
         _compute(job, path, fingerprint, ledger, report)
     with FeatureStore.open(path) as store:
         usable = store.rows()
-        for row, reason in store.reasons.items():
-            ledger.add(job.source.record(row).path, reason, LEFT_OUT)
+        ledger.add_rows(job.source, store.reasons.items(), LEFT_OUT)
         if not usable.size:
-            raise DataError(
-                f"none of the {len(job.source)} images in {job.source.root} could be used",
-                hint="are these images? the lines above say what is wrong with each",
-            )
+            raise none_usable(len(job.source), job.source.root)
         values = torch.from_numpy(store.values(layer, np.arange(len(store))))
     if len(job.stored.views) == 1:
         values = values[:, None]
@@ -149,7 +135,6 @@ def _is_whole(path: Path, report: Reporter) -> bool:
 def _compute(
     job: Job, path: Path, fingerprint: dict[str, object], ledger: Ledger, report: Reporter
 ) -> None:
-    began = time.monotonic()
     path.parent.mkdir(parents=True, exist_ok=True)
     provenance = {
         "fingerprint": fingerprint,
@@ -175,21 +160,14 @@ def _compute(
         overwrite=True,
     ) as writer:
         done = writer.size - writer.pending().size
-        report(StageStarted(STAGE, writer.size, "images", done))
-        with stop_requests() as stop:
+        with (
+            stop_requests() as stop,
+            Stage(report, "frozen part", writer.size, "images", done) as stage,
+        ):
             for batch in job.features(writer.pending()):
-                for remark in batch.remarks:
-                    ledger.add_used(remark.path, remark.text)
-                for problem in batch.problems:
-                    bad = job.source.record(problem.row).path
-                    ledger.add(bad, problem.reason, LEFT_OUT)
-                    writer.mark(*problem)
-                writer.append(batch.rows, dict(batch.values))
-                done += len(batch.rows) + len(batch.problems)
-                report(StageAdvanced(STAGE, done))
-                stop.check(f"{done} of {writer.size} photos are in {writer.partial}")
+                stage.advance(keep(batch, writer, job.source, ledger, LEFT_OUT))
+                stop.check(f"{stage.done} of {writer.size} photos are in {writer.partial}")
         writer.finish({"ended": now()})
-    report(StageFinished(STAGE, done, time.monotonic() - began))
 
 
 def _fingerprint(job: Job) -> dict[str, object]:

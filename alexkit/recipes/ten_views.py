@@ -3,14 +3,13 @@ network's softmax layer on the ten patches"."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from alexkit.events import Reporter, StageAdvanced, StageFinished, StageStarted
+from alexkit.events import Reporter, Stage
 from alexkit.images.batches import Batch
 from alexkit.images.preprocess import Preprocess
 from alexkit.images.views import Views
@@ -23,27 +22,26 @@ TEN = Views("ten")
 
 
 class OverViews(nn.Module):
-    """A network whose answer is the mean of its probabilities over ``views`` of an image.
+    """A network whose answer is the mean of its probabilities over the ten views of an image.
 
     Args:
         net: gives logits (N, K) of (N, 3, S, S) float32.
         preprocess: cuts and normalises the views.
     """
 
-    def __init__(self, net: nn.Module, preprocess: Preprocess, views: Views = TEN) -> None:
+    def __init__(self, net: nn.Module, preprocess: Preprocess) -> None:
         super().__init__()
         self.net = net
         self.preprocess = preprocess
-        self.views = views
 
     def forward(self, squares: Tensor) -> Tensor:
         """The logarithm of the mean probability, (N, K) float32, of (N, R, R, 3) uint8
         squares; one view at a time, so that ten take no more memory than one."""
         total: Tensor | float = 0.0
-        for cut in self.views.cut(squares, self.preprocess):
+        for cut in TEN.cut(squares, self.preprocess):
             logits: Tensor = self.net(self.preprocess.normalise(cut))
             total = total + F.softmax(logits.float(), dim=1)
-        return torch.log(total / len(self.views))  # type: ignore[arg-type]
+        return torch.log(total / len(TEN))  # type: ignore[arg-type]
 
 
 def judge_by_ten_views(
@@ -53,19 +51,14 @@ def judge_by_ten_views(
     :func:`alexkit.training.loop.validate` tells it. ``between`` is called at each batch."""
     preprocess, rows = plan.backbone.preprocess, plan.holdout.judged
     batches, made = Pixels(plan, ledger).whole(rows)
-    stage, began, done = "ten views", time.monotonic(), 0
-    report(StageStarted(stage, len(rows), "images"))
-
-    def prepare(batch: Batch) -> tuple[Tensor, Tensor]:
-        nonlocal done
-        between()
-        report(StageAdvanced(stage, done))
-        done = min(done + plan.batch_size, len(rows))
-        return made(batch)
-
     over = OverViews(net, preprocess)
-    scores = validate(
-        over, batches, prepare=prepare, autocast=plan.autocast, placement=plan.placement
-    )
-    report(StageFinished(stage, len(rows), time.monotonic() - began))
-    return scores
+    with Stage(report, "ten views", len(rows), "images") as stage:
+
+        def prepare(batch: Batch) -> tuple[Tensor, Tensor]:
+            between()
+            stage.reach(min(stage.done + plan.batch_size, len(rows)))
+            return made(batch)
+
+        return validate(
+            over, batches, prepare=prepare, autocast=plan.autocast, placement=plan.placement
+        )

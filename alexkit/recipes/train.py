@@ -68,7 +68,7 @@ def run(options: TrainOptions, report: Reporter) -> dict[str, Any]:
             if ranks.rank:
                 return {}
             use_all_cores()
-        result = fit_in_run_dir("train", options, plan, remembering)
+        result = fit_in_run_dir(options, plan, remembering)
         leave()
     recipe = chosen_recipe(options)[2]
     figure, whole = recipe.ten_view, result["epochs"] >= recipe.epochs

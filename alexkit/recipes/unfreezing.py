@@ -29,7 +29,7 @@ from alexkit.recipes.finetune_work import Work, judge, put_head, solve_head, sto
 from alexkit.recipes.fitting import FitRun
 from alexkit.recipes.inputs import Holdout
 from alexkit.recipes.ledger import Ledger
-from alexkit.recipes.run_dir import RECORD, Remembering, RunDir, read_record
+from alexkit.recipes.run_dir import Remembering, RunDir, result_in
 from alexkit.recipes.solved_head import Solved
 from alexkit.recipes.stored import StoredViews
 
@@ -127,8 +127,8 @@ def _tried(
 ) -> float:
     """The accuracy of a trial, in a folder of its own; one that is done is not repeated."""
     place = folder.path / TRIALS / f"after-{rung.how.after}"
-    if (place / RECORD).is_file() and read_record(place)["state"] == "done":
-        return float(read_record(place)["result"]["top1"])
+    if done := result_in(place):
+        return float(done["top1"])
 
     def stages_only(event: Event) -> None:
         if isinstance(event, StageStarted | StageAdvanced | StageFinished):

@@ -7,11 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from alexkit.choices import Exif, OnnxInput
-from alexkit.recipes.options import SharedOptions, argument, exif_option, option
-
-
-def _views_option() -> Any:
-    return option("center", "Squares of each image: center, flip, ten, grid:K.", "WHICH")
+from alexkit.recipes.options import SharedOptions, argument, exif_option, option, views_option
 
 
 def _networks_option() -> Any:
@@ -44,7 +40,7 @@ class PredictOptions(SharedOptions):
     model: str | None = option(None, "Network, where the weights do not tell.", "NAME")
     top: int | None = option(None, "Classes to name an image (default: 5).", "K", least=1)
     csv: bool = option(False, "CSV on stdout; --out F.csv or F.json writes a file.")
-    views: str = _views_option()
+    views: str = views_option()
     class_map: Path | None = _class_map_option()
     exif: Exif | None = option(None, "Camera's orientation tag (default: apply).")
 
@@ -64,7 +60,7 @@ class ValidateOptions(SharedOptions):
         "val, test, train or all (default: val, test, or what is new to the run).",
         "SPLIT",
     )
-    views: str = _views_option()
+    views: str = views_option()
     class_map: Path | None = _class_map_option()
     resize: int | None = option(
         None, "Pixels of the short side (default: the weights').", "N", least=8, most=8192

@@ -12,14 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from alexkit.errors import DataError, FileMismatch
-from alexkit.events import (
-    Reporter,
-    Saved,
-    StageAdvanced,
-    StageFinished,
-    StageStarted,
-)
+from alexkit.errors import FileMismatch
+from alexkit.events import Reporter, Saved, Stage
 from alexkit.images.draws import Rows
 from alexkit.images.source import ImageSource
 from alexkit.images.views import Views
@@ -27,6 +21,7 @@ from alexkit.probes.metrics import (
     calibration,
     confusion,
     mean_class_accuracy,
+    most_confused,
     per_class,
     predictions,
     top_k,
@@ -37,7 +32,7 @@ from alexkit.recipes.devices import one_device
 from alexkit.recipes.extraction import Job
 from alexkit.recipes.inputs import choose_data, data_record, open_data, tell_pack
 from alexkit.recipes.judged_rows import Task, choose_rows
-from alexkit.recipes.ledger import LEDGER, Ledger
+from alexkit.recipes.ledger import LEDGER, Ledger, none_usable
 from alexkit.recipes.orientation import settle_exif
 from alexkit.recipes.predictions import COLUMNS, PREDICTIONS, write_predictions
 from alexkit.recipes.run_dir import Remembering, RunDir, write_json
@@ -45,6 +40,8 @@ from alexkit.recipes.using import ValidateOptions
 
 VALIDATE_FILE = "validate.json"
 CONFUSION_FILE = "confusion.csv"
+MOST_CONFUSED = 50
+"""Pairs of classes that are listed."""
 
 Scores = npt.NDArray[np.float64]
 
@@ -95,10 +92,7 @@ def run(options: ValidateOptions, report: Reporter) -> dict[str, Any]:
             total += scores[:, order]
         ledger.close()
         if not there.any():
-            raise DataError(
-                f"none of the {len(task.rows)} images in {source.root} could be used",
-                hint="are these images? the lines above say what is wrong with each",
-            )
+            raise none_usable(len(task.rows), source.root)
         judged = _Judged(task, total[there] / len(jobs), there, labels[there], chosen[0])
         result = judged.result() | {
             "networks": alone,
@@ -169,14 +163,11 @@ def _scores(
     scores, done = np.zeros((len(rows), width)), np.zeros(len(rows), bool)
     place = np.zeros(len(job.source), np.int64)
     place[rows] = np.arange(len(rows))
-    stage, count, began = f"validate {job.backbone.name}", 0, time.monotonic()
-    report(StageStarted(stage, len(rows), "images"))
-    for batch in classify(job, rows, ledger):
-        mine = place[batch.rows]
-        scores[mine], done[mine] = batch.probabilities, True
-        count += len(batch.rows) + len(batch.problems)
-        report(StageAdvanced(stage, count))
-    report(StageFinished(stage, count, time.monotonic() - began))
+    with Stage(report, f"validate {job.backbone.name}", len(rows), "images") as stage:
+        for batch in classify(job, rows, ledger):
+            mine = place[batch.rows]
+            scores[mine], done[mine] = batch.probabilities, True
+            stage.advance(len(batch.rows) + len(batch.problems))
     return scores, done
 
 
@@ -220,7 +211,15 @@ class _Judged:
             "mean_class_accuracy": mean_class_accuracy(table),
             "calibration": {"error": error, "bins": bins},
             "per_class": {names[at]: float(shares[at]) for at in present},
-            "confused": _confused(table, names),
+            "confused": [
+                {
+                    "class": names[true],
+                    "taken_for": names[taken],
+                    "images": n,
+                    "of": int(table[true].sum()),
+                }
+                for true, taken, n in most_confused(table, MOST_CONFUSED)
+            ],
         }
 
     def write(self, folder: Path, result: dict[str, Any]) -> None:
@@ -248,23 +247,3 @@ class _Judged:
             )
         ]
         write_predictions(folder / PREDICTIONS, COLUMNS, told)
-
-
-def _confused(
-    table: npt.NDArray[np.int64], names: Sequence[str], most: int = 50
-) -> list[dict[str, Any]]:
-    """The pairs of classes most often mistaken, the most images first."""
-    wrong = table.copy()
-    np.fill_diagonal(wrong, 0)
-    order = np.argsort(-wrong, axis=None, kind="stable")[:most]
-    pairs = [(int(at) // len(names), int(at) % len(names)) for at in order]
-    return [
-        {
-            "class": names[true],
-            "taken_for": names[taken],
-            "images": int(wrong[true, taken]),
-            "of": int(table[true].sum()),
-        }
-        for true, taken in pairs
-        if wrong[true, taken]
-    ]

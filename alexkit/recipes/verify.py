@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import numpy.typing as npt
 
 from alexkit.choices import FeatureDtype, Precision
 from alexkit.errors import DataError, FileMismatch, UsageError
-from alexkit.events import Reporter, StageAdvanced, StageFinished, StageStarted, Warned
+from alexkit.events import Reporter, Stage, Warned
 from alexkit.features.layout import stored_text
 from alexkit.features.opening import damaged
 from alexkit.features.store import FeatureStore
@@ -25,7 +24,6 @@ from alexkit.recipes.origin import network_of, stored_of
 
 Rows = npt.NDArray[np.int64]
 
-STAGE = "verify"
 TOLERANCE = {FeatureDtype.FLOAT32: 1e-3, FeatureDtype.FLOAT16: 2e-3}
 """Of the row's largest value, from CPU to CPU. Sums in another order (batch size, threads)
 differ by less than 1e-5 and float16 rounds by 5e-4; another photo, weight file or crop is a
@@ -70,7 +68,6 @@ def verify(store: FeatureStore, options: InfoOptions, report: Reporter) -> dict[
     exact = on_cpu and stored.precision is Precision.FLOAT32
     tolerance = TOLERANCE[dtype] if exact else GPU_TOLERANCE
     compared = {name: Compared() for name in store.layers}
-    began, done = time.monotonic(), len(gone)
     use_precision(stored.precision, device)
     job = Job(
         source,
@@ -80,16 +77,14 @@ def verify(store: FeatureStore, options: InfoOptions, report: Reporter) -> dict[
         settle_batch_size(options.batch_size, backbone, stored, device, report),
         decode_threads(options.workers),
     )
-    report(StageStarted(STAGE, len(rows), "images"))
-    for batch in job.features(np.fromiter(there, np.int64, len(there))):
-        for problem in batch.problems:
-            wrong.append(f"{store.paths[there[problem.row]]!r}: {problem.reason}")
-        mine = np.array([there[row] for row in batch.rows.tolist()], np.int64)
-        for layer, values in batch.values.items():
-            differing += _compare(store, layer, mine, values, compared[layer], tolerance)
-        done += len(batch.rows) + len(batch.problems)
-        report(StageAdvanced(STAGE, done))
-    report(StageFinished(STAGE, done, time.monotonic() - began))
+    with Stage(report, "verify", len(rows), "images", len(gone)) as stage:
+        for batch in job.features(np.fromiter(there, np.int64, len(there))):
+            for problem in batch.problems:
+                wrong.append(f"{store.paths[there[problem.row]]!r}: {problem.reason}")
+            mine = np.array([there[row] for row in batch.rows.tolist()], np.int64)
+            for layer, values in batch.values.items():
+                differing += _compare(store, layer, mine, values, compared[layer], tolerance)
+            stage.advance(len(batch.rows) + len(batch.problems))
     wrong += differing
     if wrong:
         some = "; ".join(wrong[:3]) + ("; …" if len(wrong) > 3 else "")
@@ -146,12 +141,10 @@ def _drawn(store: FeatureStore, count: int, seed: int) -> Rows:
 def _source(store: FeatureStore, data: Path | None, report: Reporter) -> ImageSource:
     """The images that the file was made from."""
     if data is None:
-        origin = store.provenance.get("data")
-        place = origin.get("path") or origin.get("root") if isinstance(origin, dict) else None
-        if not place:
+        data = store.data
+        if data is None:
             raise damaged(store.path, "does not say where its images were")
-        data = Path(place)
-        if not data.exists() and not any(letter in place for letter in "{*?["):
+        if not data.exists() and not any(letter in str(data) for letter in "{*?["):
             raise DataError(
                 f"{store.path} was made from {data}, which is not there any more",
                 hint="say where the images are now: --data DATA",

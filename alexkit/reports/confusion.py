@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from alexkit.probes.metrics import most_confused
 from alexkit.reports.page import Block, Grid, Picture, Shaded, data_uri
 from alexkit.reports.tables import percent
 
@@ -37,24 +38,11 @@ def confusion_blocks(counts: Counts, names: Sequence[str]) -> list[Block]:
 
 def pairs_table(counts: Counts, names: Sequence[str]) -> list[list[str]]:
     """The cells off the diagonal with the most images, at most :data:`MOST_PAIRS`."""
-    off = counts.copy()
-    np.fill_diagonal(off, 0)
-    flat = off.ravel()
-    order = np.argsort(-flat, kind="stable")[:MOST_PAIRS]
-    totals = counts.sum(axis=1)
-    rows = []
-    for cell in order[flat[order] > 0]:
-        true, taken = divmod(int(cell), len(names))
-        share = percent(int(off[true, taken]) / int(totals[true]))
-        rows.append([names[true], names[taken], str(int(off[true, taken])), share])
-    return rows
-
-
-def count_pairs(true: Sequence[int], predicted: Sequence[int], classes: int) -> Counts:
-    """(K, K) counts from two lists of class numbers."""
-    table = np.zeros((classes, classes), np.int64)
-    np.add.at(table, (np.asarray(true, np.int64), np.asarray(predicted, np.int64)), 1)
-    return table
+    totals = counts.sum(axis=1).tolist()
+    return [
+        [names[true], names[taken], str(n), percent(n / totals[true])]
+        for true, taken, n in most_confused(counts, MOST_PAIRS)
+    ]
 
 
 def _picture(counts: Counts) -> Picture:
@@ -71,4 +59,4 @@ def _picture(counts: Counts) -> Picture:
         "across, in the order of the class table; the darker, the larger a share of the true "
         "class. What lies on the diagonal was right."
     )
-    return Picture(data_uri(file.getvalue(), "png"), told, pixelated=True)
+    return Picture(data_uri(file.getvalue(), "png"), told)

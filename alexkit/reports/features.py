@@ -29,11 +29,10 @@ SHORT_HASH = 12
 def row_records(store: FeatureStore) -> Iterator[dict[str, Any]]:
     """Every row by the names of :data:`ROW_COLUMNS`; label -1 and class "" are none."""
     for row, path in enumerate(store.paths):
-        label = int(store.labels[row])
         yield {
             "path": path,
-            "label": label,
-            "class": store.classes[label] if label >= 0 else "",
+            "label": int(store.labels[row]),
+            "class": store.class_of(row),
             "split": SPLITS[store.splits[row]].value,
             "status": STATUS_WORDS[Status(store.status[row])],
             "reason": store.reasons.get(row, ""),

@@ -7,7 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from alexkit.reports.confusion import confusion_blocks, count_pairs
+import numpy as np
+
+from alexkit.probes.metrics import confusion
+from alexkit.reports.confusion import confusion_blocks
 from alexkit.reports.page import Block, Chart, Grid, Page, Photo, Photos, Section, Series, Words
 from alexkit.reports.settings import Ledger, data_blocks, settings_blocks
 from alexkit.reports.tables import duration, percent, top1_of
@@ -152,9 +155,10 @@ def _confusion(facts: FitFacts) -> list[Block]:
     ]
     if not lines:
         return []
-    true = [at[line["class"]] for line in lines]
-    predicted = [at[line["predicted"]] for line in lines]
-    return confusion_blocks(count_pairs(true, predicted, len(names)), names)
+    true, predicted = (
+        np.array([at[line[column]] for line in lines]) for column in ("class", "predicted")
+    )
+    return confusion_blocks(confusion(true, predicted, len(names)), names)
 
 
 def _worst(facts: FitFacts) -> list[Block]:

@@ -67,13 +67,11 @@ class Grid:
     Attributes:
         table: header and rows of cells.
         caption: what it shows.
-        closed: behind its caption until it is opened.
     """
 
     kind: ClassVar[str] = "grid"
     table: Table
     caption: str
-    closed: bool = False
 
     @property
     def long(self) -> bool:
@@ -221,12 +219,11 @@ class Photos:
 
 @dataclass(frozen=True)
 class Picture:
-    """One picture of its own size, described in words."""
+    """One picture of its own size, every pixel a square, described in words."""
 
     kind: ClassVar[str] = "picture"
     source: str
     description: str
-    pixelated: bool = False
 
 
 @dataclass(frozen=True)

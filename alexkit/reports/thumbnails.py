@@ -50,14 +50,14 @@ def rows_of(source: ImageSource, paths: Iterable[str]) -> dict[str, int]:
 
 
 def squares(
-    source: ImageSource, rows: Sequence[int], side: int, *, exif: bool, seconds: float
+    source: ImageSource, rows: Sequence[int], side: int, *, seconds: float
 ) -> dict[int, Square]:
-    """Row -> the centre square of its photo, (side, side, 3) uint8.
+    """Row -> the centre square of its photo, upright, (side, side, 3) uint8.
 
     Rows that cannot be read, and those whose turn does not come within ``seconds``, are left
     out.
     """
-    decoded = decoder_of(source, exif=exif, at_least=2 * side)
+    decoded = decoder_of(source, exif=True, at_least=2 * side)
     end = time.monotonic() + seconds
 
     def one(row: int) -> tuple[int, Square | None]:
@@ -74,14 +74,14 @@ def squares(
 
 
 def thumbnails(
-    source: ImageSource | None, paths: Sequence[str], *, exif: bool, seconds: float
+    source: ImageSource | None, paths: Sequence[str], *, seconds: float
 ) -> dict[str, str]:
     """Path -> its thumbnail as a data URI; see :func:`squares` for what is left out."""
     if source is None:
         return {}
     rows = rows_of(source, paths)
     wanted = [rows[path] for path in paths if path in rows]
-    made = squares(source, wanted, SIDE, exif=exif, seconds=seconds)
+    made = squares(source, wanted, SIDE, seconds=seconds)
     return {path: jpeg_uri(made[row]) for path, row in rows.items() if row in made}
 
 

@@ -194,19 +194,19 @@ class _GatherUnits(torch.autograd.Function):
     @staticmethod
     def forward(context: Any, x: Tensor, at: Together) -> Tensor:
         context.at = at
-        joined = at.gathered(x.t(), "activations")
+        joined = at.gathered(x.t())
         return joined.t().to(x.dtype)
 
     @staticmethod
     def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         (gradient,) = gradients
-        own = context.at.scattered(gradient.t(), "activations")
+        own = context.at.scattered(gradient.t())
         return own.t().to(gradient.dtype), None
 
 
 def _gather_rows(x: Tensor, at: Together) -> Tensor:
     room = max(at.counts)
-    joined = at.gathered(nn.functional.pad(x, (0, 0, 0, room - len(x))), "activations")
+    joined = at.gathered(nn.functional.pad(x, (0, 0, 0, room - len(x))))
     rows = joined.view(at.world, room, -1)
     parts = [part[:count] for part, count in zip(rows, at.counts, strict=True)]
     return torch.cat(parts).to(x.dtype)
@@ -216,5 +216,5 @@ def _scatter_rows(x: Tensor, at: Together) -> Tensor:
     room = max(at.counts)
     shares = torch.split(x, at.counts)
     parts = [nn.functional.pad(part, (0, 0, 0, room - len(part))) for part in shares]
-    own = at.scattered(torch.cat(parts), "activations")
+    own = at.scattered(torch.cat(parts))
     return own[: at.counts[at.rank]].to(x.dtype)

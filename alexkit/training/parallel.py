@@ -216,18 +216,18 @@ class Together(Placement):
         dist.all_gather(parts, own)
         return parts
 
-    def gathered(self, own: Tensor, what: str) -> Tensor:
+    def gathered(self, own: Tensor) -> Tensor:
         """(M, …) of each process as (world · M, …), in the type that travels."""
         sent = (own.bfloat16() if self.narrow else own).contiguous()
-        self.count(what, (self.world - 1) * sent.nbytes)
+        self.count("activations", (self.world - 1) * sent.nbytes)
         joined = sent.new_empty(self.world * len(sent), *sent.shape[1:])
         dist.all_gather_into_tensor(joined, sent)
         return joined
 
-    def scattered(self, x: Tensor, what: str) -> Tensor:
+    def scattered(self, x: Tensor) -> Tensor:
         """(world · M, …) summed over processes, of which each gets its M."""
         sent = (x.bfloat16() if self.narrow else x).contiguous()
-        self.count(what, (self.world - 1) * sent.nbytes // self.world)
+        self.count("activations", (self.world - 1) * sent.nbytes // self.world)
         own = sent.new_empty(len(sent) // self.world, *sent.shape[1:])
         dist.reduce_scatter_tensor(own, sent)
         return own

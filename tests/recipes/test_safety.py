@@ -193,5 +193,5 @@ def test_a_disk_without_room_is_told_before_the_run(
     with working_in(place):
         assert run([*TRAIN, "--out", str(small_disk / "run")]) == 5
     error = capsys.readouterr().err.splitlines()[-2]
-    assert error.startswith("error: the run needs up to ")
+    assert error.startswith("error: the run in ")
     assert not list(small_disk.rglob("*.safetensors"))

@@ -27,7 +27,7 @@ def test_the_centre_square_of_each_photo(tmp_path: Path) -> None:
     wide.paste(left, (0, 0))
     wide.paste(right, (400, 0))
     wide.save(root / "a" / "wide.png")
-    made = thumbnails(open_folder(root), ["a/wide.png", "gone.jpg"], exif=True, seconds=60)
+    made = thumbnails(open_folder(root), ["a/wide.png", "gone.jpg"], seconds=60)
     assert list(made) == ["a/wide.png"]
     found = pixels(made["a/wide.png"])
     assert found.shape == (SIDE, SIDE, 3)
@@ -45,9 +45,9 @@ def test_what_cannot_be_read_or_is_late_is_left_out(tmp_path: Path) -> None:
     root = photos_in(tmp_path / "photos", {"a": 3, "b": 1})
     source = open_folder(root)
     (root / "a" / "photo001.jpg").write_bytes(b"no photo")
-    assert sorted(squares(source, range(4), 16, exif=True, seconds=60)) == [0, 2, 3]
-    assert squares(source, range(4), 16, exif=True, seconds=-1) == {}
-    assert thumbnails(None, ["a"], exif=True, seconds=1) == {}
+    assert sorted(squares(source, range(4), 16, seconds=60)) == [0, 2, 3]
+    assert squares(source, range(4), 16, seconds=-1) == {}
+    assert thumbnails(None, ["a"], seconds=1) == {}
 
 
 def test_a_sprite_holds_each_photo_at_its_place() -> None:
