@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 import time
 from collections import Counter
@@ -232,8 +233,10 @@ def _loading_rate(source: ImageSource, rows: Rows, threads: int) -> float:
     return done / (time.perf_counter() - began)
 
 
+@functools.cache
 def _compute_rates(device: torch.device) -> tuple[float, float]:
-    """Images a second of the network alone: forward, and forward with backward."""
+    """Images a second of the network alone: forward, and forward with backward; measured once
+    a process, as it takes seconds and does not depend on the data."""
     net = load_backbone(MODEL, "random", seed=0, devices=(device,)).net
     x = torch.zeros(BATCH_SIZE[device.type], 3, net.input_side, net.input_side, device=device)
 

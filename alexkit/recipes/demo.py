@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -23,6 +23,7 @@ from alexkit.recipes.options import (
     EvalOptions,
     FeaturesOptions,
     FinetuneOptions,
+    SharedOptions,
     TrainOptions,
 )
 from alexkit.recipes.run_dir import Remembering, RunDir
@@ -64,34 +65,32 @@ def run(options: DemoOptions, report: Reporter) -> dict[str, Any]:
     report = Remembering(report)
     steps: list[dict[str, Any]] = []
     with RunDir.open("demo", options, report) as folder:
-        root = folder.path
-        first = write_digits(root / "digits-0-4", range(5))
-        second = write_digits(root / "digits-5-9", range(5, 10))
         report(Note(f"{MODEL} is used here: it learns in seconds what takes alexnet hours"))
-
-        def step(
-            name: str, what: str, figure: Callable[[Any], str], call: Callable[[], Any]
-        ) -> None:
-            report(Note(f"alexkit {name}: {what}"))
+        for step in _four_steps(options, folder.path):
+            report(Note(f"alexkit {step.name}: {step.what}"))
             began = time.monotonic()
-            result = call()
-            told = {"step": name, "what": what, "figure": figure(result)}
-            steps.append({**told, "seconds": time.monotonic() - began, "out": str(root / name)})
-
-        _four_steps(step, options, report, root, first, second)
+            figure = step.figure(step.run(step.options, report))
+            told = {"step": step.name, "what": step.what, "figure": figure}
+            seconds = time.monotonic() - began
+            steps.append({**told, "seconds": seconds, "out": str(step.options.out)})
         result = {"steps": steps, "caution": CAUTION}
         folder.finish(result)
     return result
 
 
-def _four_steps(
-    step: Callable[[str, str, Callable[[Any], str], Callable[[], Any]], None],
-    options: DemoOptions,
-    report: Reporter,
-    root: Path,
-    first: Path,
-    second: Path,
-) -> None:
+class _Step(NamedTuple):
+    """A command, its options, and the figure that tells what came of it."""
+
+    name: str
+    what: str
+    run: Callable[[Any, Reporter], dict[str, Any]]
+    options: SharedOptions
+    figure: Callable[[dict[str, Any]], str]
+
+
+def _four_steps(options: DemoOptions, root: Path) -> tuple[_Step, ...]:
+    first = write_digits(root / "digits-0-4", range(5))
+    second = write_digits(root / "digits-5-9", range(5, 10))
     shared: dict[str, Any] = {
         "device": options.device,
         "workers": options.workers,
@@ -99,56 +98,37 @@ def _four_steps(
         "overwrite": True,
     }
     fit: dict[str, Any] = {**shared, "batch_size": BATCH_SIZE}
-    weights = str(root / "train")
+    outs = {name: root / name for name in ("train", "features", "finetune", "eval")}
+    weights, file = str(outs["train"]), outs["features"] / FEATURES_FILE
+    trained = TrainOptions(
+        data=first, model=MODEL, epochs=EPOCHS["train"], out=outs["train"], **fit
+    )
+    extracted = FeaturesOptions(
+        data=second, layer=(LAYER,), weights=weights, out=outs["features"], **shared
+    )
+    tuned = FinetuneOptions(
+        data=second, weights=weights, epochs=EPOCHS["finetune"], out=outs["finetune"], **fit
+    )
+    judged = EvalOptions(files=(file,), out=outs["eval"], **shared)
 
     def top1(result: dict[str, Any]) -> str:
         return percent(result["top1"])
 
-    step(
-        "train",
-        f"{MODEL} on digits 0 to 4",
-        top1,
-        lambda: train.run(
-            TrainOptions(
-                data=first, model=MODEL, epochs=EPOCHS["train"], out=root / "train", **fit
-            ),
-            report,
+    return (
+        _Step("train", f"{MODEL} on digits 0 to 4", train.run, trained, top1),
+        _Step(
+            "features",
+            f"{LAYER} of digits 5 to 9",
+            features.run,
+            extracted,
+            lambda result: f"{result['rows']} rows",
         ),
-    )
-    step(
-        "features",
-        f"{LAYER} of digits 5 to 9",
-        lambda result: f"{result['rows']} rows",
-        lambda: features.run(
-            FeaturesOptions(
-                data=second, layer=(LAYER,), weights=weights, out=root / "features", **shared
-            ),
-            report,
-        ),
-    )
-    step(
-        "finetune",
-        "from those weights to digits 5 to 9",
-        top1,
-        lambda: finetune.run(
-            FinetuneOptions(
-                data=second,
-                weights=weights,
-                epochs=EPOCHS["finetune"],
-                out=root / "finetune",
-                **fit,
-            ),
-            report,
-        ),
-    )
-    step(
-        "eval",
-        f"linear SVM on {LAYER}",
-        lambda result: percent(result["results"][0]["accuracy"]["mean"]),
-        lambda: evaluate.run(
-            EvalOptions(
-                files=(root / "features" / FEATURES_FILE,), out=root / "eval", **shared
-            ),
-            report,
+        _Step("finetune", "from those weights to digits 5 to 9", finetune.run, tuned, top1),
+        _Step(
+            "eval",
+            f"linear SVM on {LAYER}",
+            evaluate.run,
+            judged,
+            lambda result: percent(result["results"][0]["accuracy"]["mean"]),
         ),
     )

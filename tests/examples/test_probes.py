@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,10 +11,8 @@ from alexkit.choices import FeatureDtype
 from alexkit.features.layout import RowTable
 from alexkit.features.store import FeatureStore
 
-SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "speed" / "probes.py"
 
-
-def test_every_size_is_measured_and_drawn(tmp_path: Path) -> None:
+def test_every_size_is_measured_and_drawn(tmp_path: Path, benchmark: Any) -> None:
     labels = (np.arange(60) % 2).astype(np.int32)
     values = np.random.default_rng(0).normal(size=(60, 30)).astype(np.float32)
     values[labels == 1] += 0.5
@@ -31,15 +27,8 @@ def test_every_size_is_measured_and_drawn(tmp_path: Path) -> None:
         writer.append(np.arange(60), {"fc7": values})
         writer.finish()
     words = "F.h5 --layer fc7 --rows 60 40 --columns 30 10 --classes 4 --folds 2 --grid"
-    words += " --rounds 1 --json o.json --plot o.png"
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT), *words.split()],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    results = json.loads((tmp_path / "o.json").read_text())["results"]
+    result, told = benchmark("probes.py", f"{words} --rounds 1 --plot o.png")
+    results = result["results"]
     sizes = [(r["rows"], r["columns"], r["classes"]) for r in results]
     assert sizes == [(40, 30, 4), (60, 10, 4), (60, 30, 4)]
     for result in results:
@@ -47,4 +36,4 @@ def test_every_size_is_measured_and_drawn(tmp_path: Path) -> None:
         assert result["grid"]["gap"] <= 1e-4
         assert result["times"] > 0
     assert (tmp_path / "o.png").read_bytes().startswith(b"\x89PNG")
-    assert done.stdout.count("GridSearchCV") == len(results)
+    assert told.count("GridSearchCV") == len(results)
