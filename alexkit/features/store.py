@@ -51,11 +51,8 @@ from alexkit.features.layout import (
 from alexkit.features.opening import damaged, opened, reading
 from alexkit.features.seal import seal_holds
 from alexkit.features.virtual import parts_of
-from alexkit.features.writer import FeatureWriter
+from alexkit.features.writer import FeatureWriter, Rows, Values
 from alexkit.images.source import SPLITS
-
-Rows = npt.NDArray[np.int64]
-Values = npt.NDArray[Any]
 
 
 class FeatureStore:

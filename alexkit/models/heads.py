@@ -17,7 +17,8 @@ HEAD_STD = 0.01
 
 LOWEST = 0.1
 """What the first layer's rate is of that below the head."""
-_READABLE = ("fc7", "gap", "pool5")
+READABLE = ("fc7", "gap", "pool5")
+"""What a new fc8 reads: the first that the network has."""
 
 
 def attach_head(net: LayeredNet, num_classes: int, *, at: str | None = None) -> nn.Linear:
@@ -32,8 +33,8 @@ def attach_head(net: LayeredNet, num_classes: int, *, at: str | None = None) -> 
         The new layer, on the network's first slot.
     """
     shapes = net.layer_shapes()
-    at = at or next(layer for layer in _READABLE if layer in shapes)
-    assert at in _READABLE, at
+    at = at or next(layer for layer in READABLE if layer in shapes)
+    assert at in READABLE, at
     assert at in shapes, f"the network has no {at}"
     net.cut("fc6" if at == "pool5" else "fc8")
     net.fc8 = nn.Linear(math.prod(shapes[at]), num_classes, device=net.slots[0])
@@ -69,7 +70,7 @@ class Tail(nn.Module):
         after: the layer whose values it takes, as ``taps`` gives them.
     """
 
-    def __init__(self, whole: LayeredNet, after: str) -> None:
+    def __init__(self, whole: Any, after: str) -> None:
         super().__init__()
         self.whole = whole
         self.after = after
@@ -81,7 +82,8 @@ class Tail(nn.Module):
 
     def canonical_state_dict(self) -> dict[str, Tensor]:
         """Of the whole network."""
-        return self.whole.canonical_state_dict()
+        state: dict[str, Tensor] = self.whole.canonical_state_dict()
+        return state
 
     def load_canonical(self, state: Mapping[str, Tensor]) -> None:
         """Into the whole network."""

@@ -3,43 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
 from alexkit.errors import UsageError
+from alexkit.models.heads import HEAD_STD, Tail
 from alexkit.models.torchvision_nets import TorchvisionBackbone, TorchvisionNet
 
-HEAD_STD = 0.01
-"""Of a new head's weights, as :data:`alexkit.models.heads.HEAD_STD`."""
 
-
-class TorchvisionTail(nn.Module):
-    """The last linear layer as a network of its own; see :class:`alexkit.models.heads.Tail`.
-
-    Attributes:
-        whole: the network.
-        after: the node whose values it takes.
-    """
-
-    def __init__(self, whole: TorchvisionNet, after: str) -> None:
-        super().__init__()
-        self.whole = whole
-        self.after = after
+class TorchvisionTail(Tail):
+    """The last linear layer as a network of its own."""
 
     def forward(self, value: Tensor) -> Tensor:
         """Logits (N, K), of (N, …)."""
         logits: Tensor = linear_head(self.whole)(value.flatten(1))
         return logits
-
-    def canonical_state_dict(self) -> dict[str, Tensor]:
-        """Of the whole network."""
-        return self.whole.canonical_state_dict()
-
-    def load_canonical(self, state: Mapping[str, Tensor]) -> None:
-        """Into the whole network."""
-        self.whole.load_canonical(state)
 
 
 def head_name(net: TorchvisionNet) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from alexkit.events import Reporter, Stage, silent
+from alexkit.events import Reporter, silent
 from alexkit.probes.cores import blocks_of, one_thread_a_product, spread
 from alexkit.probes.descent import (
     STOPPED,
@@ -27,6 +27,7 @@ from alexkit.probes.descent import (
     product,
 )
 from alexkit.probes.objective import Array, Certificate, Problems, RowBlocks
+from alexkit.probes.progress import PERCENT, solving
 
 BLOCK_BYTES = 32 << 20
 """Of rows that are converted or read at a time."""
@@ -43,7 +44,6 @@ MANY = 16
 """A Gram matrix in float64 is made once problems are more than this part of the rows,"""
 FEW = 500
 """and rows more than this; for fewer, certificates from the rows themselves cost nothing."""
-PERCENT = 100
 ROUNDS = 2
 """Searches in float32, each for a tenth of the gap of the one before, until the certificate
 agrees; and twice as many in float64."""
@@ -161,7 +161,7 @@ class Gram:
         groups = self._groups(problems)
         alone = one_thread_a_product() if n <= FEW else nullcontext()
         with (
-            Stage(self.report, "svm", PERCENT, "percent") as stage,
+            solving(self.report) as stage,
             alone,
             self._map(1 if self.width else len(groups)) as mapped,
         ):

@@ -33,6 +33,7 @@ from alexkit.probes.objective import (
     certify,
     lifted,
 )
+from alexkit.probes.progress import PERCENT, solving
 
 BLOCK_BYTES = 32 << 20
 """Of rows that are read at a time."""
@@ -53,7 +54,6 @@ LONG = 10**11
 """Products of a pass that is worth a line of progress."""
 KEPT = 0.8
 """Problems that are done are left out once fewer than this share go on."""
-PERCENT = 100
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ class Streamed:
         u = np.zeros((m, self.size)) if start is None else start.copy()
         primal, dual, steps = np.zeros(m), np.zeros(m), np.zeros(m, np.int64)
         wide = np.zeros(m, bool)
-        with Stage(self.report, "svm", PERCENT, "percent") as stage:
+        with solving(self.report) as stage:
             for c in np.unique(problems.c):
                 alike = np.flatnonzero(problems.c == c)
                 scale = 2 * c * float(np.mean(problems.weights))

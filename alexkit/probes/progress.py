@@ -8,6 +8,7 @@ from alexkit.events import (
     Chosen,
     Event,
     Reporter,
+    Stage,
     StageAdvanced,
     StageFinished,
     StageStarted,
@@ -19,6 +20,11 @@ SOLVING = "svm"
 """A solver's own stage."""
 PERCENT = 100
 """In which a solver counts its own way."""
+
+
+def solving(report: Reporter) -> Stage:
+    """The stage of a solver, in percent of its problems."""
+    return Stage(report, SOLVING, PERCENT, "percent")
 
 
 class Progress:

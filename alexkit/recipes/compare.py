@@ -27,6 +27,7 @@ from alexkit.analysis.rsa import MOST_ROWS, bootstrap, rank, spearman
 from alexkit.errors import DataError, OutOfMemory, UsageError
 from alexkit.events import Chosen, Note, Reporter, Saved, Stage
 from alexkit.features.store import FeatureStore
+from alexkit.images.draws import Rows
 from alexkit.recipes.eval_rows import EvalRows, align, free_memory
 from alexkit.recipes.inputs import choose_feature_files
 from alexkit.recipes.npz import array_in
@@ -45,8 +46,6 @@ BYTES_A_PAIR = 4 + 4 + 8 + 4
 COPIED_BYTES = 4 * 2**20
 BYTES_BESIDE = 500 * 2**20
 """Memory for what is not the matrix of inner products."""
-
-Rows = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,11 @@ from alexkit.errors import DamagedFile, DataError, FileMismatch
 from alexkit.events import Chosen, Note, Reporter, Warned
 from alexkit.features.layout import Status
 from alexkit.features.store import FeatureStore
+from alexkit.images.draws import Rows
 from alexkit.images.source import NO_LABEL, SPLITS
 from alexkit.probes.norms import pooled
 from alexkit.probes.splits import Division
 
-Rows = npt.NDArray[np.int64]
 Signs = npt.NDArray[np.int8]
 
 SPLITS_FORMAT = "alexkit/splits"

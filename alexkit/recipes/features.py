@@ -34,6 +34,7 @@ from alexkit.recipes.drift import measure_drift
 from alexkit.recipes.extraction import Job, check_float16, settle_batch_size
 from alexkit.recipes.inputs import (
     FEATURES_FILE,
+    FILE_SUFFIXES,
     choose_any_backbone,
     choose_data,
     data_record,
@@ -62,7 +63,6 @@ from alexkit.recipes.sharing import (
 from alexkit.recipes.trial import features_tried
 from alexkit.training.launch import Ranks
 
-FILE_SUFFIXES = (".h5", ".hdf5")
 STAGE = "features"
 PACE_BATCHES = 4
 """The batch after which the time it takes is told."""

@@ -100,7 +100,7 @@ def make_plan(
     return plan_at(settled("learning rate", rate_of(options.lr), LR, told, report))
 
 
-def tail_of(work: Work, after: str | None) -> Tail | TorchvisionTail | None:
+def tail_of(work: Work, after: str | None) -> Tail | None:
     """What learns, where the layers up to ``after`` stay."""
     net = work.backbone.net
     if after is None:

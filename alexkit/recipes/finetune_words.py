@@ -7,14 +7,12 @@ from dataclasses import dataclass
 from alexkit.choices import Augment, FitHead, Freeze
 from alexkit.errors import UsageError
 from alexkit.events import Chosen, Reporter
+from alexkit.models.heads import READABLE
 from alexkit.models.layered import CLASSIFIER
 from alexkit.models.torchvision_heads import read_by_head
 from alexkit.models.torchvision_nets import TorchvisionBackbone
 from alexkit.models.zoo import Backbone
 from alexkit.recipes.options import FinetuneOptions
-
-READABLE = ("fc7", "gap", "pool5")
-"""What a new fc8 reads: the first that the network has."""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from alexkit.images.pack import Status as PackStatus
 from alexkit.images.packed import PackSource, open_pack
 from alexkit.models.specs import detect_models
 from alexkit.models.weights import file_sha256, read_state
-from alexkit.recipes.features import FILE_SUFFIXES
+from alexkit.recipes.inputs import FILE_SUFFIXES
 from alexkit.recipes.options import InfoOptions
 from alexkit.recipes.run_dir import RECORD, read_record
 from alexkit.recipes.verify import verify

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from alexkit.choices import WEIGHT_WORDS, Split
 from alexkit.errors import DataError, UsageError
 from alexkit.events import Chosen, Note, Reporter, Warned
+from alexkit.images.draws import Rows
 from alexkit.images.opening import open_source
 from alexkit.images.packed import JpegPack, PackSource
 from alexkit.images.preprocess import Preprocess
@@ -23,12 +23,13 @@ from alexkit.recipes.run_dir import RUNS, read_record, runs_here
 FITTED = ("train", "finetune")
 WEIGHTS_FILE = Path("weights") / "best.safetensors"
 FEATURES_FILE = "features.h5"
+FILE_SUFFIXES = (".h5", ".hdf5")
+"""Of a feature file that ``--out`` names."""
 
 if TYPE_CHECKING:
     from alexkit.models.torchvision_nets import TorchvisionBackbone
 
 Number = TypeVar("Number", int, float)
-Rows = npt.NDArray[np.int64]
 
 
 def choose_data(data: Path | None, example: str, report: Reporter) -> Path:

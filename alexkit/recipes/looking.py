@@ -11,7 +11,8 @@ import numpy.typing as npt
 from alexkit.choices import Split
 from alexkit.errors import UnknownName
 from alexkit.features.neighbours import Neighbours, nearest
-from alexkit.features.store import FeatureStore, Rows, Values
+from alexkit.features.store import FeatureStore
+from alexkit.features.writer import Rows, Values
 from alexkit.images.source import SPLITS, ImageSource
 from alexkit.reports.activations import activations
 from alexkit.reports.eval_page import in_order

@@ -14,6 +14,7 @@ from alexkit.errors import UsageError
 from alexkit.events import Chosen, Reporter
 from alexkit.features.neighbours import nearest
 from alexkit.features.store import FeatureStore
+from alexkit.images.draws import Rows
 from alexkit.images.named import open_images
 from alexkit.recipes.devices import decode_threads, one_device, use_precision
 from alexkit.recipes.extraction import Job, settle_batch_size
@@ -23,7 +24,6 @@ from alexkit.recipes.looking import chosen_layer
 from alexkit.recipes.options import NeighboursOptions
 from alexkit.recipes.origin import network_of, stored_of
 
-Rows = npt.NDArray[np.int64]
 Array = npt.NDArray[np.float32]
 
 LEFT_OUT = "no neighbours"

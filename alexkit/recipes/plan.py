@@ -14,7 +14,6 @@ from alexkit.images.resident import ResidentPixels
 from alexkit.images.source import ImageSource
 from alexkit.models.heads import Tail
 from alexkit.models.layered import LayeredNet
-from alexkit.models.torchvision_heads import TorchvisionTail
 from alexkit.models.torchvision_nets import TorchvisionBackbone, TorchvisionNet
 from alexkit.models.zoo import Backbone
 from alexkit.recipes.feed import MakeFeed, Pixels
@@ -75,7 +74,7 @@ class Plan:
     class_weights: Tensor | None = None
     patience: int = 0
     keep_last: bool = False
-    tail: Tail | TorchvisionTail | None = None
+    tail: Tail | None = None
     feed: MakeFeed = Pixels
     ten_view: bool = False
     autocast: torch.dtype | None = None
@@ -83,7 +82,7 @@ class Plan:
     resident: ResidentPixels | None = None
 
     @property
-    def net(self) -> LayeredNet | TorchvisionNet | Tail | TorchvisionTail:
+    def net(self) -> LayeredNet | TorchvisionNet | Tail:
         """What is trained and judged."""
         return self.tail or self.backbone.net
 

@@ -13,9 +13,9 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from alexkit.recipes.classes import IMAGENET_CLASSES
 from alexkit.training.schedule import Decay, Plateau, Schedule, Steps
 
-IMAGENET_CLASSES = 1000
 EARLY, QUARTER = 0.05, 0.25
 """Shares of a run after which it is held against a band; after the first, a loss as high as at
 the start tells that it is stuck."""

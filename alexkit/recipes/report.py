@@ -13,8 +13,12 @@ from alexkit.events import Chosen, Note, Reporter, Saved
 from alexkit.features.store import FeatureStore
 from alexkit.images.opening import open_source
 from alexkit.models.zoo import load_backbone
-from alexkit.recipes.features import FILE_SUFFIXES
-from alexkit.recipes.inputs import FEATURES_FILE, choose_feature_files, choose_weights
+from alexkit.recipes.inputs import (
+    FEATURES_FILE,
+    FILE_SUFFIXES,
+    choose_feature_files,
+    choose_weights,
+)
 from alexkit.recipes.looking import (
     FULL,
     NEAREST,

@@ -29,7 +29,14 @@ from alexkit.images.draws import Rows
 from alexkit.images.preprocess import Pixels, Preprocess
 from alexkit.images.source import SPLITS, ImageSource
 from alexkit.recipes.devices import decode_threads
-from alexkit.recipes.inputs import FEATURES_FILE, choose_data, data_record, open_data, tell_pack
+from alexkit.recipes.inputs import (
+    FEATURES_FILE,
+    FILE_SUFFIXES,
+    choose_data,
+    data_record,
+    open_data,
+    tell_pack,
+)
 from alexkit.recipes.interrupts import stop_requests
 from alexkit.recipes.ledger import LEDGER, Ledger, none_usable
 from alexkit.recipes.options import FeaturesOptions, SharedOptions
@@ -38,7 +45,6 @@ from alexkit.recipes.reporting import report_at_the_end
 from alexkit.recipes.run_dir import Remembering, RunDir, now, versions
 from alexkit.recipes.sharing import NO_FEATURES, keep
 
-FILE_SUFFIXES = (".h5", ".hdf5")
 CODEBOOK_SUFFIX = ".codebook.npz"
 TAKEN = {"data", "layer", "dtype", "exif"} | {f.name for f in dataclasses.fields(SharedOptions)}
 """The options that mean something here; all others are about a network."""

@@ -33,6 +33,7 @@ from alexkit.recipes.run_dir import now, versions
 from alexkit.recipes.sharing import keep
 from alexkit.training.loop import Prepare
 
+STAGE = "frozen part"
 IN_MEMORY = 2**31
 """Bytes of stored values up to which they are read once; larger ones are read as needed."""
 
@@ -162,7 +163,7 @@ def _compute(
         done = writer.size - writer.pending().size
         with (
             stop_requests() as stop,
-            Stage(report, "frozen part", writer.size, "images", done) as stage,
+            Stage(report, STAGE, writer.size, "images", done) as stage,
         ):
             for batch in job.features(writer.pending()):
                 stage.advance(keep(batch, writer, job.source, ledger, LEFT_OUT))

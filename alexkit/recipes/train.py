@@ -14,6 +14,7 @@ from alexkit.events import Chosen, Reporter, Warned, only_the_end, silent
 from alexkit.models.layered import LayeredNet
 from alexkit.models.specs import find_spec
 from alexkit.models.zoo import Backbone, load_backbone
+from alexkit.recipes.classes import IMAGENET_CLASSES
 from alexkit.recipes.devices import (
     autocast_of,
     decode_threads,
@@ -29,7 +30,6 @@ from alexkit.recipes.orientation import settle_exif
 from alexkit.recipes.placing import Asked, placed, use_all_cores
 from alexkit.recipes.plan import Plan
 from alexkit.recipes.receipts import (
-    IMAGENET_CLASSES,
     RECIPES,
     Recipe,
     outside,

@@ -15,14 +15,13 @@ from alexkit.events import Reporter, Stage, Warned
 from alexkit.features.layout import stored_text
 from alexkit.features.opening import damaged
 from alexkit.features.store import FeatureStore
+from alexkit.images.draws import Rows
 from alexkit.images.source import ImageSource
 from alexkit.recipes.devices import decode_threads, one_device, use_precision
 from alexkit.recipes.extraction import Job, settle_batch_size
 from alexkit.recipes.inputs import open_data
 from alexkit.recipes.options import InfoOptions
 from alexkit.recipes.origin import network_of, stored_of
-
-Rows = npt.NDArray[np.int64]
 
 TOLERANCE = {FeatureDtype.FLOAT32: 1e-3, FeatureDtype.FLOAT16: 2e-3}
 """Of the row's largest value, from CPU to CPU. Sums in another order (batch size, threads)

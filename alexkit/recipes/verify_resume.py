@@ -22,10 +22,10 @@ import numpy as np
 
 from alexkit.errors import AlexkitError, FileMismatch, WorkerFailed
 from alexkit.events import Chosen, Event, Note, Reporter, StageAdvanced, silent
+from alexkit.images.draws import Rows
 from alexkit.models.weights import file_sha256
 from alexkit.recipes import train
 from alexkit.recipes.fitting import FitRun
-from alexkit.recipes.inputs import Rows
 from alexkit.recipes.options import TrainOptions
 from alexkit.recipes.plan import Plan
 from alexkit.recipes.progress import METRICS

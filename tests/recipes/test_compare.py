@@ -172,7 +172,7 @@ def test_a_full_disk_leaves_nothing_half_written(
     many = np.random.default_rng(0).normal(size=(900, 8))
     make("F.h5", {"fc6": many, "fc7": many[:, :4]})
     assert run(["compare", "F.h5", "--out", str(small_disk / "run"), "--quiet"]) == 5
-    assert "comparing needs 16 MB" in capsys.readouterr().err
+    assert "needs 16.2 MB" in capsys.readouterr().err
     left = {p.name for p in (small_disk / "run").iterdir()}
     assert not left & {"compare.json", "compare.npz", "scratch"}
 
