@@ -23,7 +23,7 @@ from alexkit.probes.svm import LinearModel
 
 FOLDS = 5
 """In which C is chosen."""
-FOLDS_OF_MANY, MANY = 3, 2000
+FOLDS_OF_MANY, MANY = 3, 700
 """The same from so many rows on, where each fit takes long and the choice is easier; of the
 shares only the middle one is fitted there."""
 MUCH = 500_000
