@@ -47,6 +47,7 @@ from alexkit.recipes.ledger import LEDGER, Ledger, none_usable
 from alexkit.recipes.meter import Meter
 from alexkit.recipes.options import FeaturesOptions
 from alexkit.recipes.orientation import settle_exif
+from alexkit.recipes.pace import Pace
 from alexkit.recipes.reporting import report_at_the_end
 from alexkit.recipes.run_dir import Remembering, RunDir, now, versions
 from alexkit.recipes.sharing import (
@@ -64,8 +65,6 @@ from alexkit.recipes.trial import features_tried
 from alexkit.training.launch import Ranks
 
 STAGE = "features"
-PACE_BATCHES = 4
-"""The batch after which the time it takes is told."""
 
 
 def run(options: FeaturesOptions, report: Reporter) -> dict[str, Any]:
@@ -259,13 +258,16 @@ def _fill(
 class _Progress:
     """How many images are done by all ranks, told as it grows."""
 
+    _pace: Pace
+
     def __init__(self, writer: WholeWriter, ranks: Ranks, report: Reporter) -> None:
         self._writer, self._ranks, self._report = writer, ranks, report
-        self._done, self._pace = 0, _Pace(writer.size, report)
+        self._done = 0
 
     def begin(self) -> None:
         """After what was interrupted is taken in."""
         self._done = self._written()
+        self._pace = Pace(self._writer.size, self._done, self._report)
         self._report(StageStarted(STAGE, self._writer.size, "images", self._done))
 
     def tell(self, live: Mapping[str, float] | None = None) -> None:
@@ -284,28 +286,6 @@ class _Progress:
 
     def _written(self) -> int:
         return self._writer.size - self._writer.pending().size
-
-
-class _Pace:
-    """Says once, after some batches, how long the rest will take."""
-
-    def __init__(self, total: int, report: Reporter) -> None:
-        self._total, self._report = total, report
-        self._batches, self._first, self._at = 0, 0, 0.0
-
-    def tell(self, done: int) -> None:
-        """After each batch; the first, with all that happens once, is not counted."""
-        self._batches += 1
-        if self._batches == 1:
-            self._first, self._at = done, time.monotonic()
-        elif self._batches == PACE_BATCHES and done < self._total:
-            rate = (done - self._first) / max(time.monotonic() - self._at, 1e-9)
-            left = self._total - done
-            seconds = left / rate
-            time_left = f"{seconds / 60:.0f} minutes" if seconds > 90 else f"{seconds:.0f} s"
-            self._report(
-                Note(f"{left:,} images are left: about {time_left} at {rate:.1f} images/s")
-            )
 
 
 def _finish(writer: WholeWriter, job: Job, report: Reporter) -> None:
