@@ -126,7 +126,9 @@ def _written(path: Path, chosen: Classifier, options: ExportOptions) -> tuple[st
     named = dataclasses.replace(backbone, classes=_names(chosen))
     state = backbone.net.canonical_state_dict()
     needed = sum(t.numel() * t.element_size() for t in state.values())
-    need(path.parent, needed, str(options.out), "free some space or choose another --out")
+    need(
+        path.parent, needed, f"a file in {path.parent}", "free some space or use another --out"
+    )
     suffix = path.suffix.lower()
     if suffix == ".onnx":
         pixels = options.input is OnnxInput.PIXELS
