@@ -306,4 +306,5 @@ def _word(value: Any, words: Sequence[str] | None) -> str | None:
 
 
 def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)[:200]
+    line = next(iter(str(error).splitlines()), type(error).__name__)[:200]
+    return repr(line)[1:-1]  # pyarrow quotes bytes of the file as they are

@@ -58,7 +58,7 @@ def run(options: EvalOptions, report: Reporter) -> dict[str, Any]:
         _check_outputs(options, sum(map(len, layers)))
         with RunDir.open("eval", options, report) as folder:
             kept = kept_in(folder.path / "state", files, options)
-            judged = list(_judge(stores, layers, planned, options, kept, report))
+            judged = list(_judge(stores, layers, planned, options, kept, folder, report))
             result = {
                 "protocol": describe(planned, options),
                 "results": [one.result for one in judged],
@@ -67,6 +67,7 @@ def run(options: EvalOptions, report: Reporter) -> dict[str, Any]:
             }
             if options.save_splits is not None:
                 told = write_splits(planned.tasks[0].divisions, planned.rows.paths)
+                folder.writes(options.save_splits)
                 _write(options.save_splits, told)
                 report(Saved("splits", str(options.save_splits)))
             path = folder.path / EVAL_FILE
@@ -84,6 +85,7 @@ def _judge(
     planned: Plan,
     options: EvalOptions,
     kept: Kept,
+    folder: RunDir,
     report: Reporter,
 ) -> Iterator[Judged]:
     for store, names, places in zip(stores, layers, planned.rows.places, strict=True):
@@ -110,6 +112,7 @@ def _judge(
                     told["shots"] = task.record.shots
                 scores = summary(found)
                 if options.save is not None:
+                    folder.writes(options.save)
                     _save(options, found, x, scores["C"], store, layer)
                     report(Saved("probe", str(options.save)))
                 name = layer if len(stores) == 1 else f"{store.path} {layer}"
@@ -240,8 +243,9 @@ def _check_outputs(options: EvalOptions, layers: int) -> None:
         raise UsageError(
             "--save takes one layer of one file", hint="name it: --layer fc7 --save F"
         )
+    before = RunDir.written("eval", options)
     for path in (options.save, options.save_splits):
         if path is not None:
-            check_out(path, options.overwrite)
+            check_out(path, options.overwrite or str(path.absolute()) in before)
             if not path.parent.is_dir():
                 raise DataError(f"there is no folder {path.parent}", hint="make it first")

@@ -34,6 +34,7 @@ KINDS: dict[str, tuple[type, ...]] = {
     "state": (str,),
     "options": (dict,),
     **dict.fromkeys(("result", "data", "derived"), (dict, type(None))),
+    "writes": (list, type(None)),
 }
 """What has to stand in it, or may."""
 UNFINISHED = ("running", "interrupted", "failed")
@@ -225,6 +226,24 @@ class RunDir:
         """The folder that :meth:`open` takes, made or not."""
         twin = _unfinished_twin(command, to_record(options))
         return options.out or twin or _next_folder(command)
+
+    @staticmethod
+    def written(command: str, options: SharedOptions) -> list[str]:
+        """What :meth:`writes` was told by the unfinished run that :meth:`open` continues."""
+        path = RunDir.place(command, options)
+        if not (path / RECORD).is_file():
+            return []
+        record = read_record(path)
+        own = record["command"] == command and record["state"] in UNFINISHED
+        if not own or _differences(record["options"], to_record(options)):
+            return []
+        return list(record.get("writes") or [])
+
+    def writes(self, path: Path) -> None:
+        """To be told just before a file outside the folder is written, so that the run may
+        write it again when it is continued."""
+        before = self._record.get("writes") or []
+        self.note("writes", sorted({*before, str(path.absolute())}))
 
     @property
     def spent(self) -> float:

@@ -192,6 +192,17 @@ def test_a_record_of_columns_that_is_odd(tmp_path: Path, record: bytes) -> None:
 
 
 @wants_pyarrow
+def test_what_is_told_of_damage_can_be_printed(tmp_path: Path) -> None:
+    place = write_parquet(tmp_path / "x.parquet", a_table([0, 1], False, ("image", "y")))
+    data = bytearray(place.read_bytes())
+    data[4] = 0x1F  # a page's header begins with a field of no known type, which is quoted
+    place.write_bytes(data)
+    with pytest.raises(UnreadableImage, match="damaged here") as caught:
+        open_source(place).read(0)
+    assert caught.value.message.isprintable()
+
+
+@wants_pyarrow
 def test_a_damaged_group_costs_its_rows_alone(tmp_path: Path) -> None:
     place = write_parquet(
         tmp_path / "x.parquet", a_table(list(range(9)), False, ("image", "y"))

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from sklearn.svm import LinearSVC
 
 from alexkit.choices import FeatureDtype, Protocol
 from alexkit.cli.app import run
-from alexkit.events import Event, Note
+from alexkit.errors import OutputExists
+from alexkit.events import Event, Note, Saved, silent
 from alexkit.features.layout import RowTable, Status
 from alexkit.features.store import FeatureStore
 from alexkit.probes.saved import load_probe
@@ -313,6 +315,45 @@ class TestFiles:
             right = probe.scores(store.matrix("fc7")).argmax(axis=1) == store.labels
         assert right.sum() >= 72  # all rows it was fitted to
         assert run([*words, "--save", "P"]) == 2
+
+    @pytest.mark.parametrize("place", [None, Path("E")])
+    def test_a_run_that_ended_after_writing_its_files_goes_on(
+        self, make: Make, place: Path | None
+    ) -> None:
+        def interrupt(event: Event) -> None:
+            if isinstance(event, Saved) and event.what == "scores":
+                raise KeyboardInterrupt
+
+        options = EvalOptions(
+            files=(make(),),
+            layer=("fc7",),
+            save=Path("P"),
+            save_splits=Path("S"),
+            out=place,
+        )
+        with pytest.raises(KeyboardInterrupt):
+            evaluate.run(options, interrupt)
+        probe = Path("P").read_bytes()
+        with pytest.raises(OutputExists):
+            evaluate.run(replace(options, layer=("fc6",), out=Path("O")), silent)
+        assert Path("P").read_bytes() == probe
+        evaluate.run(options, silent)
+        assert Path("P").read_bytes() == probe
+        with pytest.raises(OutputExists):
+            evaluate.run(options, silent)
+
+    def test_a_file_that_an_unfinished_run_has_not_written_stays(self, make: Make) -> None:
+        def interrupt(event: Event) -> None:
+            if isinstance(event, Note) and event.text.endswith("fc7"):
+                raise KeyboardInterrupt
+
+        options = EvalOptions(files=(make(),), layer=("fc7",), save=Path("P"))
+        with pytest.raises(KeyboardInterrupt):
+            evaluate.run(options, interrupt)
+        Path("P").write_bytes(b"of another")
+        with pytest.raises(OutputExists):
+            evaluate.run(options, silent)
+        assert Path("P").read_bytes() == b"of another"
 
     def test_splits_survive_another_order_of_rows(self, make: Make) -> None:
         make()
