@@ -86,9 +86,10 @@ def read_caffemodel(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if len(names) == len(_LAYERS) and names[:-1] == list(_LAYERS[:-1]):
         names[-1] = _LAYERS[-1]
     if any(name not in _LAYERS for name in names) or len(set(names)) < len(names):
+        told = ", ".join(map(str, names[:8]))  # what is no UTF-8 is given as bytes
         raise WeightsMismatch(
             f"{path} is a network of Caffe called {net.name!r} with the layers "
-            f"{', '.join(names[:8])}{', …' if len(names) > 8 else ''}, neither bvlc_alexnet "
+            f"{told}{', …' if len(names) > 8 else ''}, neither bvlc_alexnet "
             "nor CaffeNet",
             hint="only these two are known here",
         )

@@ -143,9 +143,11 @@ def read_onnx(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         DamagedFile: it is no ONNX file, or damaged.
     """
     onnx = _onnx("onnx")
-    # Whatever the parser of damaged bytes leads into, they are damaged.
+    # Whatever the parser of damaged bytes leads into, they are damaged; it warns besides.
     try:
-        graph = (model := onnx.load(path)).graph
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            graph = (model := onnx.load(path)).graph
         tensors = {
             _OUTER.sub("", one.name): torch.from_numpy(
                 np.array(onnx.numpy_helper.to_array(one))

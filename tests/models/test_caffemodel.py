@@ -126,6 +126,7 @@ def test_other_networks_and_damage_are_named(make_net, tmp_path: Path) -> None:
     size = struct.pack("<f", float(state["conv1.bias"][0]))
     cases: list[tuple[bytes, type[AlexkitError], str]] = [
         (foreign, WeightsMismatch, "'VGG_16' with the layers conv1_1, neither bvlc_alexnet"),
+        (foreign.replace(b"conv1_1", b"conv\xff_1"), WeightsMismatch, "the layers b'conv"),
         (plain, WeightsMismatch, "no normalisation"),
         (whole[: len(whole) // 2], DamagedFile, "cut, damaged or no .caffemodel"),
         (b"", DamagedFile, "no layer with weights"),

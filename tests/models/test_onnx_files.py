@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torchvision
 from torch import nn
 
-from alexkit.errors import WeightsMismatch
+from alexkit.errors import DamagedFile, WeightsMismatch
 from alexkit.images.preprocess import Preprocess
 from alexkit.models.heads import attach_head
 from alexkit.models.onnx_files import read_onnx, write_onnx
@@ -55,6 +56,34 @@ def test_a_network_of_torchvision_is_read_by_its_own_names(tmp_path: Path) -> No
     plain = torchvision.models.get_model(net.name)
     plain.load_state_dict(own)
     assert all(torch.equal(t, want[key]) for key, t in plain.state_dict().items())
+
+
+def with_its_tensor_in(location: str, length: str = "length") -> bytes:
+    """A graph whose only tensor, four float32, lies in another file."""
+    onnx = pytest.importorskip("onnx")
+    tensor = onnx.numpy_helper.from_array(np.ones(4, "f4"), "conv1.bias")
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    for key, value in (("location", location), ("offset", "0"), (length, "16")):
+        tensor.external_data.add(key=key, value=value)
+    node = onnx.helper.make_node("Relu", ["x"], ["y"])
+    graph = onnx.helper.make_graph([node], "g", [], [], [tensor])
+    return bytes(onnx.helper.make_model(graph).SerializeToString())
+
+
+def test_no_tensor_is_read_from_outside_of_the_files_folder(tmp_path: Path) -> None:
+    place = tmp_path / "in" / "x.onnx"
+    place.parent.mkdir()
+    for folder in (tmp_path, place.parent):
+        (folder / "values").write_bytes(b"\0" * 16)
+    place.write_bytes(with_its_tensor_in("values"))
+    assert read_onnx(place)[0]["conv1.bias"].tolist() == [0.0] * 4
+    for outside in ("../values", str(tmp_path / "values")):
+        # The library warns of a key that it does not know.
+        for data in (with_its_tensor_in(outside), with_its_tensor_in(outside, "lengtH")):
+            place.write_bytes(data)
+            with pytest.raises(DamagedFile, match=r"x\.onnx is damaged or no ONNX file"):
+                read_onnx(place)
 
 
 def test_folded_batch_norm_is_told(make_net, tmp_path: Path) -> None:
