@@ -125,7 +125,7 @@ def test_every_command_has_a_page_in_the_index() -> None:
 def masked(line: str) -> str:
     """A line without what differs from machine to machine and from day to day."""
     line = re.sub(r"\b[0-9a-f]{12,}\b", "HASH", line)
-    line = re.sub(r"\d[\d.,:]*(e[-+]?\d+)?", "0", line)
+    line = re.sub(r"\d[\d.,:]*(e[-+]?\d+)?( [kMG]?B\b)?", "0", line)
     line = re.sub(r"[-─━]{3,}", "---", line)
     return " ".join(line.split())
 

@@ -24,7 +24,7 @@ from alexkit.models.zoo import Backbone
 from alexkit.recipes.classes import Outputs, name_outputs
 from alexkit.recipes.devices import decode_threads
 from alexkit.recipes.extraction import Job, settle_batch_size
-from alexkit.recipes.inputs import choose_any_backbone
+from alexkit.recipes.inputs import choose_backbone
 from alexkit.recipes.layers import AnyBackbone, Stored
 from alexkit.recipes.ledger import Ledger
 from alexkit.recipes.options import SharedOptions
@@ -71,10 +71,10 @@ def choose_classifier(
 
     Raises:
         WeightsMismatch: it has no classifier.
-        AlexkitError: see :func:`alexkit.recipes.inputs.choose_any_backbone` and
+        AlexkitError: see :func:`alexkit.recipes.inputs.choose_backbone` and
             :func:`alexkit.recipes.classes.name_outputs`.
     """
-    return classifier_of(choose_any_backbone(model, weights, seed, report), class_map, report)
+    return classifier_of(choose_backbone(model, weights, seed, report), class_map, report)
 
 
 def classifier_of(

@@ -35,7 +35,7 @@ from alexkit.recipes.extraction import Job, check_float16, settle_batch_size
 from alexkit.recipes.inputs import (
     FEATURES_FILE,
     FILE_SUFFIXES,
-    choose_any_backbone,
+    choose_backbone,
     choose_data,
     data_record,
     open_data,
@@ -190,7 +190,7 @@ def _settle(
         options.device, ranks.local_rank, ranks.local_world, report
     )
     source = open_data(data, report)
-    backbone = choose_any_backbone(options.model, options.weights, options.seed, report)
+    backbone = choose_backbone(options.model, options.weights, options.seed, report)
     stored = Stored.of(options, backbone)
     preprocess = settle_exif(backbone.preprocess, options.exif, source, report)
     backbone.preprocess = replace(preprocess, decode=options.decode.value)

@@ -38,7 +38,7 @@ from alexkit.recipes.fitting import FitRun
 from alexkit.recipes.folds import run_folds
 from alexkit.recipes.inputs import (
     Holdout,
-    choose_any_backbone,
+    choose_backbone,
     data_record,
     holdout,
     open_data,
@@ -123,7 +123,7 @@ def _settle(options: FinetuneOptions, report: Reporter) -> Work:
     # That it can be divided, before anything is computed.
     rows = holdout(source, fraction=HOLD_OUT, seed=options.seed, report=silent)
     check_learnt(source, rows)
-    backbone = choose_any_backbone(
+    backbone = choose_backbone(
         options.model, options.weights, options.seed, report, headless=True
     )
     if isinstance(backbone, TorchvisionBackbone):

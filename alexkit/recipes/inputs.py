@@ -17,7 +17,7 @@ from alexkit.images.packed import JpegPack, PackSource
 from alexkit.images.preprocess import Preprocess
 from alexkit.images.source import NO_LABEL, SPLITS, ImageSource
 from alexkit.models.specs import is_ours
-from alexkit.models.zoo import Backbone, load_any, load_backbone
+from alexkit.models.zoo import Backbone, load_any
 from alexkit.recipes.run_dir import RUNS, read_record, runs_here
 
 FITTED = ("train", "finetune")
@@ -126,35 +126,26 @@ def choose_weights(weights: str, report: Reporter) -> Path | str:
     return path
 
 
-def choose_backbone(model: str | None, weights: str, seed: int, report: Reporter) -> Backbone:
-    """Loads the network that ``--weights`` and ``--model`` mean, and says which it is."""
-    backbone = load_backbone(model, choose_weights(weights, report), seed=seed, report=report)
-    _tell_network(backbone, report)
-    return backbone
-
-
-def choose_any_backbone(
+def choose_backbone(
     model: str | None, weights: str, seed: int, report: Reporter, *, headless: bool = False
 ) -> Backbone | TorchvisionBackbone:
-    """:func:`choose_backbone`, and torchvision's networks; with ``auto`` those have their own
-    published weights, and ``headless`` is as in
-    :func:`alexkit.models.torchvision_nets.load_torchvision`."""
+    """Loads the network that ``--weights`` and ``--model`` mean, and says which it is.
+
+    With ``auto``, torchvision's networks have their own published weights; ``headless`` is as
+    in :func:`alexkit.models.torchvision_nets.load_torchvision`.
+    """
     if weights == "auto" and model is not None and not is_ours(model):
         report(Chosen("weights", "imagenet", f"torchvision's default weights of {model}"))
         weights = "imagenet"
     chosen = choose_weights(weights, report)
     backbone = load_any(model, chosen, seed=seed, headless=headless, report=report)
-    _tell_network(backbone, report)
-    return backbone
-
-
-def _tell_network(backbone: Backbone | TorchvisionBackbone, report: Reporter) -> None:
     report(
         Chosen("network", backbone.name, f"weights {backbone.source} {backbone.sha256[:12]}")
     )
     headed = isinstance(backbone, Backbone) and backbone.net.fc8 is not None
     if backbone.missing and not headed:  # a fine-tuned fc8 may read pool5, without fc6 and fc7
         report(Note(f"the weights have no classifier: {', '.join(backbone.missing)}"))
+    return backbone
 
 
 def choose_feature_files(files: tuple[Path, ...], report: Reporter) -> tuple[Path, ...]:

@@ -16,7 +16,7 @@ from alexkit.features.parts import parts_beside
 from alexkit.features.pooling import Pooling, Shape
 from alexkit.images.views import Views
 from alexkit.models.zoo import Backbone, skeleton
-from alexkit.recipes.inputs import choose_any_backbone, choose_weights
+from alexkit.recipes.inputs import choose_backbone, choose_weights
 from alexkit.recipes.options import FeaturesOptions
 from alexkit.recipes.space import need
 from alexkit.reports.tables import size
@@ -173,7 +173,7 @@ def list_layers(options: FeaturesOptions, report: Reporter) -> dict[str, Any]:
     if weights == "imagenet" or (options.model is not None and weights in WEIGHT_WORDS):
         backbone = skeleton(options.model)
     else:
-        backbone = choose_any_backbone(options.model, weights, options.seed, report)
+        backbone = choose_backbone(options.model, weights, options.seed, report)
     form, aliases = _Form.of(options, backbone), backbone.layer_aliases()
     shown, itemsize = [], DTYPES[options.dtype].itemsize
     also = {alias for names in aliases.values() for alias in names}

@@ -39,7 +39,7 @@ from alexkit.recipes.classify import (
 )
 from alexkit.recipes.devices import one_device
 from alexkit.recipes.extraction import Job
-from alexkit.recipes.inputs import choose_any_backbone, choose_weights, tell_pack
+from alexkit.recipes.inputs import choose_backbone, choose_weights, tell_pack
 from alexkit.recipes.ledger import Ledger
 from alexkit.recipes.orientation import settle_exif
 from alexkit.recipes.run_dir import check_out
@@ -266,7 +266,7 @@ def _of_probe(
             f"{path} reads {probe.layer} of the weights {origin}, which are not there",
             hint="put them where they were when the features were made",
         )
-    backbone = choose_any_backbone(str(model), origin, options.seed, report)
+    backbone = choose_backbone(str(model), origin, options.seed, report)
     if backbone.sha256 != told.get("sha256"):
         raise FileMismatch(
             f"{origin} is not what it was when the probe {path} was made",
