@@ -91,8 +91,7 @@ class ParquetShard:
         which = int(np.searchsorted(self._ends, row, side="right"))
         with self._lock:
             if which not in self._groups:
-                read = self._file.read_row_group(which, columns=[self._images])
-                self._groups[which] = read.column(self._images)
+                self._groups[which] = self._group(which)
                 if len(self._groups) > _GROUPS_KEPT:
                     self._groups.popitem(last=False)
             self._groups.move_to_end(which)
@@ -101,6 +100,19 @@ class ParquetShard:
             row - (int(self._ends[which]) - len(group))
         ].as_py()
         return value
+
+    def _group(self, which: int) -> Any:
+        """The images of a row group.
+
+        Raises:
+            ValueError: they are fewer than its rows, as after damage, so that none can be told
+                from the others.
+        """
+        group = self._file.read_row_group(which, columns=[self._images]).column(self._images)
+        rows = self._file.metadata.row_group(which).num_rows
+        if len(group) != rows:
+            raise ValueError(f"{len(group)} images in {rows} rows")
+        return group
 
     def __reduce__(self) -> tuple[Any, ...]:
         return ParquetShard, (self.place, self._images)

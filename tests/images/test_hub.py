@@ -192,6 +192,26 @@ def test_a_record_of_columns_that_is_odd(tmp_path: Path, record: bytes) -> None:
 
 
 @wants_pyarrow
+def test_a_group_that_lost_an_image_gives_none_for_another(tmp_path: Path) -> None:
+    place = write_parquet(
+        tmp_path / "x.parquet", a_table(list(range(9)), False, ("image", "y"))
+    )
+    data = bytearray(place.read_bytes())
+    begin = pq.ParquetFile(place).metadata.row_group(1).column(0).data_page_offset
+    # Number of values in the header of a data page: field 5, its field 1; twice the number.
+    at = data.index(b"\x2c\x15\x06", begin) + 2
+    data[at] = 2 * 2
+    place.write_bytes(data)
+    source = open_source(place)
+    for row in range(9):
+        if 3 <= row < 6:
+            with pytest.raises(UnreadableImage, match="damaged here: 2 images in 3 rows"):
+                source.read(row)
+        else:
+            assert source.read(row) == tiny_jpeg(row)
+
+
+@wants_pyarrow
 def test_what_is_told_of_damage_can_be_printed(tmp_path: Path) -> None:
     place = write_parquet(tmp_path / "x.parquet", a_table([0, 1], False, ("image", "y")))
     data = bytearray(place.read_bytes())
