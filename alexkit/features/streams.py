@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from functools import partial
 from typing import TypeVar
 
 import torch
+
+from alexkit.images.crew import Crew
 
 Part = TypeVar("Part")
 Done = TypeVar("Done")
@@ -36,9 +39,7 @@ def side_by_side(
         Exception: whatever ``work`` raises, at its part's place.
     """
     threads = torch.get_num_threads()
-    pool = ThreadPoolExecutor(
-        streams, "alexkit-stream", initializer=torch.set_num_threads, initargs=(1,)
-    )
+    pool = Crew(streams, "alexkit-stream", partial(torch.set_num_threads, 1))
     try:
         waiting: deque[Future[Done]] = deque()
         for part in parts:
@@ -49,7 +50,7 @@ def side_by_side(
         while waiting:
             yield _next(waiting, in_order).result()
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        pool.leave()
         # A part of it, MKL's, is of the whole process.
         torch.set_num_threads(threads)
 

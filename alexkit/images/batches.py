@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from alexkit.errors import UnreadableImage
+from alexkit.images.crew import Crew
 from alexkit.images.decode import Decoded, decode
 from alexkit.images.draws import Rows, words
 from alexkit.images.preprocess import Pixels
@@ -173,7 +174,7 @@ def read_batches(
         return
     ready = isinstance(source, ReadyPixels)
     ahead = max(2, -(-threads * _AHEAD_IMAGES * ranks // batch_size))
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="alexkit-decode")
+    pool = Crew(threads, "alexkit-decode")
     try:
         waiting: deque[tuple[_Slots, list[Future[None]]]] = deque()
         for one in slots:
@@ -189,7 +190,7 @@ def read_batches(
         while waiting:
             yield _finished(*waiting.popleft())
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        pool.leave()
 
 
 def _share_of(images: int, threads: int) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ import simplejpeg
 
 from alexkit.errors import UnreadableImage
 from alexkit.images.batches import BadRow, Remark, decoder_of
+from alexkit.images.crew import Crew
 from alexkit.images.decode import decode
 from alexkit.images.draws import Rows
 from alexkit.images.jpeg import START
@@ -97,7 +98,7 @@ def read_encoded(
                     return own, remark
         return encode_jpeg(preprocess.train_square(image.rgb), encoding), remark
 
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="alexkit-encode")
+    pool = Crew(threads, "alexkit-encode")
     try:
         waiting: deque[list[Future[tuple[bytes, BadRow | Remark | None]]]] = deque()
         for first in range(0, len(rows), batch_size):
@@ -108,7 +109,7 @@ def read_encoded(
         while waiting:
             yield _finished(waiting.popleft())
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        pool.leave()
 
 
 def encode_jpeg(rgb: Any, encoding: JpegEncoding) -> bytes:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Generator, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import torch
 
 from alexkit.images.batches import Batch
+from alexkit.images.crew import Crew
 
 _AHEAD = 2
 """Batches on the device besides the one in use: one being copied, one that waits."""
@@ -39,7 +39,7 @@ def on_device(batches: Generator[Batch], device: torch.device) -> Iterator[Batch
             pixels = batch.pixels.to(device, non_blocking=True)
             return replace(batch, pixels=pixels), stream.record_event()
 
-    pool = ThreadPoolExecutor(1, thread_name_prefix="alexkit-copy")
+    pool = Crew(1, "alexkit-copy")
     try:
         coming = deque(pool.submit(fetch) for _ in range(_AHEAD))
         while (found := coming.popleft().result()) is not None:
@@ -51,5 +51,5 @@ def on_device(batches: Generator[Batch], device: torch.device) -> Iterator[Batch
             batch.pixels.record_stream(reader)
             yield batch
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        pool.leave()
         batches.close()

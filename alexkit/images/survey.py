@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 
 from alexkit.errors import UnreadableImage
+from alexkit.images.crew import Crew
 from alexkit.images.decode import decode
 from alexkit.images.draws import Rows
 from alexkit.images.duplicates import digest
@@ -84,7 +85,7 @@ def survey(source: ImageSource, rows: Rows, *, threads: int) -> Iterator[Look]:
         rows: (N) int64.
         threads: at least 1.
     """
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="alexkit-survey")
+    pool = Crew(threads, "alexkit-survey")
     try:
         waiting: deque[Future[Look]] = deque()
         for row in rows.tolist():
@@ -94,7 +95,7 @@ def survey(source: ImageSource, rows: Rows, *, threads: int) -> Iterator[Look]:
         while waiting:
             yield waiting.popleft().result()
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        pool.leave()
 
 
 def format_of(data: bytes) -> str:
