@@ -221,13 +221,19 @@ def write_skeleton(path: Path, plan: Plan) -> None:
     with h5py.File(skeleton, "w") as file:
         describe(file, plan)
         extents = [_layer(file, name, plan) for name in plan.layers]
+    with writing(path), born_whole(unborn, partial) as raw:
+        skeleton.pour(raw)
+        for offset, count in extents:
+            _fill_with_nan(raw, offset, count, DTYPES[plan.dtype])
+
+
+@contextmanager
+def born_whole(unborn: Path, path: Path) -> Iterator[BinaryIO]:
+    """A file that is written as ``unborn`` and becomes ``path``, or goes if that fails."""
     try:
-        with writing(path):
-            with open(unborn, "wb") as raw:
-                skeleton.pour(raw)
-                for offset, count in extents:
-                    _fill_with_nan(raw, offset, count, DTYPES[plan.dtype])
-            os.replace(unborn, partial)
+        with open(unborn, "w+b") as raw:
+            yield raw
+        os.replace(unborn, path)
     except BaseException:
         with suppress(OSError):
             unborn.unlink()

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,18 +28,17 @@ from alexkit.features.layout import (
     REASON_TEXT,
     STATUS,
     Plan,
+    born_whole,
     describe,
     not_sealed,
-    provenance_text,
     stored_reason,
     text_type,
     writing,
 )
 from alexkit.features.opening import refuse_if_locked
 from alexkit.features.seal import append_seal, seal_of
+from alexkit.images.draws import Rows
 from alexkit.images.hollow import HollowFile
-
-Rows = npt.NDArray[np.int64]
 
 ELSEWHERE = "HDF5_VDS_PREFIX"
 """The variable by which HDF5 looks for parts in another folder first."""
@@ -87,9 +85,6 @@ def write_virtual(
         file[STATUS][:] = status
         for row, reason in reasons.items():
             file[REASON][row] = np.array(stored_reason(reason), REASON_TEXT)
-        room = file.attrs.get_id("provenance").dtype.itemsize
-        text = provenance_text(plan.provenance).ljust(room)
-        file.attrs.modify("provenance", np.bytes_(text))
         file.attrs.modify("complete", np.bool_(True))
         names = [os.fsencode(piece.part.name) for piece in pieces]
         file.create_dataset(PART_FILE, data=np.array(names, text_type(names)))
@@ -102,19 +97,11 @@ def write_virtual(
         for name, shape in plan.layers.items():
             _layer(file, name, shape, plan, pieces)
         left_out = not_sealed(file)
-    unborn = unborn_path(path)
-    try:
-        with writing(path):
-            with open(unborn, "w+b") as raw:
-                structures.pour(raw)
-                append_seal(raw, left_out)
-                raw.flush()
-                os.fsync(raw.fileno())
-            os.replace(unborn, path)
-    except BaseException:
-        with suppress(OSError):
-            unborn.unlink()
-        raise
+    with writing(path), born_whole(unborn_path(path), path) as raw:
+        structures.pour(raw)
+        append_seal(raw, left_out)
+        raw.flush()
+        os.fsync(raw.fileno())
 
 
 def _layer(

@@ -15,10 +15,10 @@ from alexkit.features.layout import UNFINISHED, Plan, Status, partial_path
 from alexkit.features.parts import PartWriter, checked_rows, drop_parts, each_part
 from alexkit.features.store import FeatureStore, check_free
 from alexkit.features.virtual import Piece, unborn_path, write_virtual
-from alexkit.features.writer import FeatureWriter, Rows, Values
+from alexkit.features.writer import FeatureWriter, Rows, Unfinished, Values
 
 
-class VirtualWriter:
+class VirtualWriter(Unfinished):
     """A feature file in the making, as :class:`alexkit.features.writer.FeatureWriter` is, of
     which nothing is there but parts until it is finished.
 
@@ -59,27 +59,8 @@ class VirtualWriter:
         unborn_path(path).unlink(missing_ok=True)
         self._own: PartWriter | None = None
         self._status = np.zeros(len(plan.rows), np.uint8)
-        self._problems: dict[int, str] = {}
+        self._problems = {}
         self._pieces: list[Piece] = []
-
-    def __enter__(self) -> VirtualWriter:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    @property
-    def size(self) -> int:
-        """All rows."""
-        return self._status.size
-
-    def pending(self) -> Rows:
-        """The rows still to do, ascending; int64."""
-        return np.flatnonzero(self._status == Status.TODO).astype(np.int64)
-
-    def problems(self) -> dict[int, str]:
-        """Row -> reason of the rows marked so far, those of an interrupted run included."""
-        return dict(self._problems)
 
     def look(self, *, discard: bool = False, between: Callable[[], None]) -> None:
         """Counts what is done in the parts that lie there; this process's own is closed.

@@ -14,7 +14,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -43,9 +43,40 @@ from alexkit.features.seal import append_seal
 
 Rows = npt.NDArray[np.int64]
 Values = npt.NDArray[Any]
+Self = TypeVar("Self", bound="Unfinished")
 
 
-class FeatureWriter:
+class Unfinished:
+    """What is done of the rows of a file in the making; use it in a ``with`` statement."""
+
+    _status: npt.NDArray[np.uint8]
+    _problems: dict[int, str]
+
+    def __enter__(self: Self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def size(self) -> int:
+        """All rows."""
+        return self._status.size
+
+    def pending(self) -> Rows:
+        """The rows still to do, ascending; int64."""
+        return np.flatnonzero(self._status == Status.TODO).astype(np.int64)
+
+    def problems(self) -> dict[int, str]:
+        """Row -> reason of the rows marked so far, those of an interrupted run included."""
+        return dict(self._problems)
+
+    def close(self) -> None:
+        """Lets what is being written go; it stays, to be continued."""
+        raise NotImplementedError
+
+
+class FeatureWriter(Unfinished):
     """A feature file in the making; from
     :meth:`alexkit.features.store.FeatureStore.create`.
 
@@ -64,7 +95,7 @@ class FeatureWriter:
         with reading(self.partial):
             self._file = opened(self.partial, "r+")
             self.provenance: dict[str, Any] = json.loads(self._file.attrs["provenance"])
-            self._status: npt.NDArray[np.uint8] = self._file[STATUS][:]
+            self._status = self._file[STATUS][:]
             bad, texts = self._status >= Status.UNREADABLE, self._file[REASON].asstr()
             self._problems = {int(row): str(texts[row]) for row in np.flatnonzero(bad)}
             self._layers = {name: data.shape[1:] for name, data in self._file[FEATURES].items()}
@@ -81,25 +112,6 @@ class FeatureWriter:
             raise damaged(self.partial, f"cannot be continued: {dataset.name} has no place")
         row_bytes = dataset.dtype.itemsize * int(np.prod(dataset.shape[1:]))
         return offset, dataset.dtype, row_bytes
-
-    def __enter__(self) -> FeatureWriter:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    @property
-    def size(self) -> int:
-        """All rows."""
-        return self._status.size
-
-    def pending(self) -> Rows:
-        """The rows still to do, ascending; int64."""
-        return np.flatnonzero(self._status == Status.TODO).astype(np.int64)
-
-    def problems(self) -> dict[int, str]:
-        """Row -> reason of the rows marked so far, those of an interrupted run included."""
-        return dict(self._problems)
 
     def append(self, rows: Rows, values: Mapping[str, Values]) -> tuple[RowProblem, ...]:
         """Writes rows of every layer; when it returns, no kill can lose them.
