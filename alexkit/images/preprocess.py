@@ -303,10 +303,11 @@ def _resize_part(
 
 def _image_of(rgb: Pixels, rows: _Span, columns: _Span) -> Image.Image:
     """A part of ``rgb`` as Pillow holds it, copied once: ``fromarray`` copies a part twice."""
-    stride, high = rgb.shape[1] * 3, (rows.high - 1) * rgb.shape[1] + columns.high
-    part = rgb.reshape(-1)[(rows.low * rgb.shape[1] + columns.low) * 3 : high * 3]
+    width = rgb.shape[1]
+    begin = rows.low * width + columns.low
+    end = (rows.high - 1) * width + columns.high
     image = Image.new("RGB", (columns.high - columns.low, rows.high - rows.low), None)
-    image.frombytes(part, "raw", "RGB", stride, 1)
+    image.frombytes(rgb.reshape(-1)[3 * begin : 3 * end], "raw", "RGB", 3 * width, 1)
     return image
 
 

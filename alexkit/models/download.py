@@ -6,7 +6,6 @@ import errno
 import hashlib
 import http.client
 import os
-import time
 import urllib.error
 import urllib.request
 from pathlib import Path, PurePosixPath
@@ -16,13 +15,12 @@ import torch
 
 from alexkit import __version__
 from alexkit.errors import DownloadFailed, OutOfSpace
-from alexkit.events import Reporter, StageAdvanced, StageFinished, StageStarted, silent
+from alexkit.events import Reporter, Stage, silent
 from alexkit.models.weights import file_sha256
 
 TIMEOUT = 30
 """Seconds without a byte after which a server is given up."""
 
-STAGE = "download"
 MEGABYTE = 10**6
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -88,20 +86,19 @@ def fetch(
 def _stream(url: str, partial: Path, report: Reporter) -> tuple[str, int, int]:
     """Writes what comes from ``url``; its SHA-256, its bytes and how many were promised."""
     request = urllib.request.Request(url, headers={"User-Agent": f"alexkit/{__version__}"})
-    digest, received, began = hashlib.sha256(), 0, time.monotonic()
+    digest, received = hashlib.sha256(), 0
     with (
         urllib.request.urlopen(request, timeout=TIMEOUT) as response,
         partial.open("wb") as file,
     ):
         promised = int(response.headers.get("Content-Length") or 0)
-        report(StageStarted(STAGE, promised // MEGABYTE, "MB"))
-        while block := response.read(1 << 16):
-            file.write(block)
-            digest.update(block)
-            if (received + len(block)) // MEGABYTE > received // MEGABYTE:
-                report(StageAdvanced(STAGE, (received + len(block)) // MEGABYTE))
-            received += len(block)
-    report(StageFinished(STAGE, received // MEGABYTE, time.monotonic() - began))
+        with Stage(report, "download", promised // MEGABYTE, "MB") as stage:
+            while block := response.read(1 << 16):
+                file.write(block)
+                digest.update(block)
+                received += len(block)
+                if received // MEGABYTE > stage.done:
+                    stage.reach(received // MEGABYTE)
     return digest.hexdigest(), received, promised
 
 

@@ -30,7 +30,7 @@ from alexkit.features.store import FeatureStore
 from alexkit.images.draws import Rows
 from alexkit.recipes.eval_rows import EvalRows, align, free_memory
 from alexkit.recipes.inputs import choose_feature_files
-from alexkit.recipes.npz import array_in
+from alexkit.recipes.npz import array_in, put_array
 from alexkit.recipes.options import CompareOptions
 from alexkit.recipes.run_dir import Remembering, RunDir, write_json
 from alexkit.recipes.space import need
@@ -273,8 +273,7 @@ def _write_arrays(
     partial = path.with_name(path.name + ".partial")
     with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
         for name, array in arrays.items():
-            with array_in(archive, name, array.dtype, array.shape) as member:
-                member.write(np.ascontiguousarray(array).tobytes())
+            put_array(archive, name, array)
         for i, rdm in enumerate(rdms):
             with (
                 array_in(archive, f"rdm_{i}", rdm.dtype, (rdm.size,)) as member,

@@ -20,7 +20,7 @@ from alexkit.features.store import FeatureStore
 from alexkit.images.source import SPLITS
 from alexkit.recipes import export_network
 from alexkit.recipes.inputs import FEATURES_FILE
-from alexkit.recipes.npz import array_in
+from alexkit.recipes.npz import array_in, put_array
 from alexkit.recipes.run_dir import RECORD, check_out, read_record
 from alexkit.recipes.space import need
 from alexkit.recipes.using import ExportOptions
@@ -165,8 +165,7 @@ def _write_npz(
         Stage(report, "export", total, "rows") as stage,
     ):
         for name, values in columns.items():
-            with array_in(archive, name, values.dtype, values.shape) as member:
-                member.write(np.ascontiguousarray(values).tobytes())
+            put_array(archive, name, values)
         for layer in layers:
             shape = store.layers[layer]
             step = max(1, BLOCK_BYTES // (store.dtype.itemsize * int(np.prod(shape))))

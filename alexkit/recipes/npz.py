@@ -5,7 +5,7 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import numpy.lib.format as npy
@@ -23,3 +23,9 @@ def array_in(
         header = {"descr": described, "fortran_order": False, "shape": shape}
         npy.write_array_header_1_0(member, header)
         yield member
+
+
+def put_array(archive: zipfile.ZipFile, name: str, values: npt.NDArray[Any]) -> None:
+    """An array that is in memory."""
+    with array_in(archive, name, values.dtype, values.shape) as member:
+        member.write(np.ascontiguousarray(values).tobytes())

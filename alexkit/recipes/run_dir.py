@@ -81,10 +81,10 @@ def check_out(out: Path, overwrite: bool, made_from: Path | None = None) -> None
     """
     if out.is_dir():
         raise UsageError(f"{out} is a folder", hint="give the name of a file")
-    own = made_from is not None and made_from.exists() and out.exists()
-    if own and made_from is not None and out.samefile(made_from):
-        overwrite = False
-    if out.exists() and not overwrite:
+    if not out.exists():
+        return
+    own = made_from is not None and made_from.exists() and out.samefile(made_from)
+    if own or not overwrite:
         raise OutputExists(f"{out} exists", hint="choose another --out or add --overwrite")
 
 
@@ -234,10 +234,8 @@ class RunDir:
         if not (path / RECORD).is_file():
             return []
         record = read_record(path)
-        own = record["command"] == command and record["state"] in UNFINISHED
-        if not own or _differences(record["options"], to_record(options)):
-            return []
-        return list(record.get("writes") or [])
+        goes_on = _is_unfinished(record, command, to_record(options))
+        return list(record.get("writes") or []) if goes_on else []
 
     def writes(self, path: Path) -> None:
         """To be told just before a file outside the folder is written, so that the run may
@@ -302,10 +300,15 @@ def _next_folder(command: str) -> Path:
 def _unfinished_twin(command: str, wanted: Mapping[str, Any]) -> Path | None:
     """The newest run of ``command``, if it is unfinished, dead, and was asked the same."""
     for folder in runs_here((command,))[:1]:
-        record = read_record(folder)
-        if record["state"] in UNFINISHED and not _differences(record["options"], wanted):
+        if _is_unfinished(read_record(folder), command, wanted):
             return folder if not _is_live(folder) else None
     return None
+
+
+def _is_unfinished(record: Mapping[str, Any], command: str, wanted: Mapping[str, Any]) -> bool:
+    """Whether it is of a run that was asked the same and is to be continued."""
+    own = record["command"] == command and record["state"] in UNFINISHED
+    return own and not _differences(record["options"], wanted)
 
 
 def _differences(before: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
