@@ -18,6 +18,7 @@ from alexkit.events import (
     Note,
     Reporter,
     Saved,
+    Stage,
     StageAdvanced,
     StageFinished,
     StageStarted,
@@ -120,6 +121,8 @@ def _lead(options: FeaturesOptions, report: Remembering, ranks: Ranks) -> dict[s
             writer.discard()
             raise none_usable(len(source), source.root)
         _finish(writer, job, report)
+        if not virtual:
+            drop_parts(path)  # of a virtual file that was here before
         result = {
             "file": str(path),
             "rows": len(source),
@@ -305,20 +308,19 @@ def _finish(writer: WholeWriter, job: Job, report: Reporter) -> None:
         ending["changed_while_read"] = True
     if isinstance(writer, VirtualWriter) or job.stored.compress is Compress.NONE:
         writer.finish({**ending, "ended": now()})
-        if not isinstance(writer, VirtualWriter):
-            drop_parts(writer.path)  # of a virtual file that was here before
         return
-    began, total = time.monotonic(), len(job.source) * job.stored.row_bytes
-    stage = job.stored.compress.value
-    with stop_requests() as stop:
-        report(StageStarted(stage, total, "bytes"))
+    total = len(job.source) * job.stored.row_bytes
+    with (
+        Stage(report, job.stored.compress.value, total, "bytes") as stage,
+        stop_requests() as stop,
+    ):
 
         def advance(done: int) -> None:
-            report(StageAdvanced(stage, done))
+            stage.reach(done)
             stop.check(f"all images are in {writer.partial}, not yet compressed")
 
         writer.finish({**ending, "ended": now()}, advance)
-    report(StageFinished(stage, total, time.monotonic() - began))
+        stage.done = total
 
 
 def _provenance(job: Job, data: Path, ranks: Ranks) -> dict[str, Any]:

@@ -204,6 +204,10 @@ def test_parts_that_stay_read_as_the_file_of_one_process(
         assert done is not None
         assert 0 < int(done[1]) < PHOTOS
         check_equal(place / "virtual.h5", place / "one.h5")
+        # A file that holds its rows itself leaves no parts in its place.
+        whole = [*FEATURES, "--compress", "gzip", "--overwrite", "--out", "virtual.h5"]
+        assert run(whole) == 0
+        assert list(place.glob("virtual.h5*")) == [place / "virtual.h5"]
 
 
 def test_one_process_has_nothing_to_merge(
