@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,7 +41,9 @@ def four_lines(tmp_path_factory: pytest.TempPathFactory) -> Path:
         {"train/cat": 4, "train/dog": 4, "val/cat": 2, "val/dog": 2},
     )
     photos_in(folder / "mydata", {"ant": 5, "bee": 5})
-    with working_in(folder):
+    with working_in(folder), pytest.MonkeyPatch.context() as patch:
         for words in FOUR_LINES:
+            # Or the records would hold pytest's own words.
+            patch.setattr(sys, "argv", ["alexkit", *words])
             assert run(words) == 0, words
     return folder
