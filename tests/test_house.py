@@ -28,6 +28,7 @@ LEVELS = {
     "choices": 6,
     "errors": 7,
     "extras": 6,
+    "json_text": 7,
 }
 OWNERS = {
     "typer": {"cli"},

@@ -6,7 +6,6 @@ that a file larger than the memory can be used.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
@@ -53,6 +52,7 @@ from alexkit.features.seal import seal_holds
 from alexkit.features.virtual import parts_of
 from alexkit.features.writer import FeatureWriter, Rows, Values
 from alexkit.images.source import SPLITS
+from alexkit.json_text import from_json
 
 
 class FeatureStore:
@@ -79,7 +79,7 @@ class FeatureStore:
         self._file = file
         self.parts = parts_of(path, file)
         self.complete = bool(file.attrs["complete"])
-        self.provenance: dict[str, Any] = json.loads(file.attrs["provenance"])
+        self.provenance: dict[str, Any] = from_json(file.attrs["provenance"])
         self._check(isinstance(self.provenance, dict), "the provenance is no JSON object")
         self.status = self._column(STATUS, STATUS_DTYPE)
         self.labels = self._column(LABEL, LABEL_DTYPE)

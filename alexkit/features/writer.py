@@ -10,7 +10,6 @@ gets its name. (A power cut is another matter: bytes are forced to the disk at t
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -40,6 +39,7 @@ from alexkit.features.layout import (
 )
 from alexkit.features.opening import damaged, opened, reading
 from alexkit.features.seal import append_seal
+from alexkit.json_text import from_json
 
 Rows = npt.NDArray[np.int64]
 Values = npt.NDArray[Any]
@@ -94,7 +94,7 @@ class FeatureWriter(Unfinished):
         self.partial = partial_path(path)
         with reading(self.partial):
             self._file = opened(self.partial, "r+")
-            self.provenance: dict[str, Any] = json.loads(self._file.attrs["provenance"])
+            self.provenance: dict[str, Any] = from_json(self._file.attrs["provenance"])
             self._status = self._file[STATUS][:]
             bad, texts = self._status >= Status.UNREADABLE, self._file[REASON].asstr()
             self._problems = {int(row): str(texts[row]) for row in np.flatnonzero(bad)}

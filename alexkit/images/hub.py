@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from alexkit.images.shards import (
     pyarrow_module,
 )
 from alexkit.images.source import SPLITS, ImageRecord, LabelledRows, Line, fingerprint_of
+from alexkit.json_text import from_json
 
 _IMAGE_NAMES = ("image", "img", "picture", "photo", "pixel_values", "jpg", "png")
 _LABEL_NAMES = ("label", "labels", "fine_label", "class", "category", "target", "cls")
@@ -83,10 +83,7 @@ def open_dataset(data: Path) -> HubSource:
             else:
                 words = _record(features, label).get("names")
                 names += [_word(value, words) for value in shards[-1].column(label)]
-    except (
-        *(arrow.lib.ArrowException, OSError),
-        *(LookupError, ValueError, RecursionError),
-    ) as error:
+    except (arrow.lib.ArrowException, OSError, LookupError, ValueError) as error:
         raise DataError(
             f"{shown(str(place))} cannot be read: {_first_line(error)}",
             hint="download or save the dataset again",
@@ -199,20 +196,16 @@ def _files(folder: Path) -> list[tuple[Path, Any]]:
     try:
         if (folder / "dataset_dict.json").is_file():
             found = []
-            for name in json.loads((folder / "dataset_dict.json").read_bytes())["splits"]:
+            for name in from_json((folder / "dataset_dict.json").read_bytes())["splits"]:
                 split = SPLIT_WORDS.get(name.lower(), split_in(name))
                 found += [(place, split) for place, _ in _files(_inside(folder, name))]
             return found
         if (folder / "state.json").is_file():
-            state = json.loads((folder / "state.json").read_bytes())
+            state = from_json((folder / "state.json").read_bytes())
             split = SPLIT_WORDS.get(str(state.get("_split")).lower(), SPLIT_ORDER[-1])
             names = [one["filename"] for one in state["_data_files"]]
             return [(_inside(folder, name), split) for name in names]
-    except (
-        OSError,
-        RecursionError,
-        *(ValueError, KeyError, TypeError, AttributeError),
-    ) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
             f"{shown(str(folder))} is no whole saved dataset: {error!r}",
             hint="save it again with Dataset.save_to_disk",
@@ -244,7 +237,7 @@ def _opened(place: Path) -> tuple[dict[str, Any], Any, type[ArrowShard] | type[P
     features: dict[str, Any] = {}
     kept = (schema.metadata or {}).get(b"huggingface")
     if kept is not None:
-        record = json.loads(kept)
+        record = from_json(kept)
         try:
             features = {**record["info"]["features"]}
         except TypeError as error:

@@ -46,6 +46,7 @@ from alexkit.errors import DamagedFile, DataError
 from alexkit.images.hollow import HollowFile
 from alexkit.images.preprocess import Preprocess
 from alexkit.images.source import SPLITS, ImageSource
+from alexkit.json_text import from_json
 
 SUFFIX = ".pack"
 FORMAT = "alexkit/pack"
@@ -273,7 +274,7 @@ def read_tables(path: Path) -> Tables:
             if dataset.shape != shape or dataset.dtype.kind != kind or offset is None:
                 raise damaged(path, f"is damaged or was edited: {name} is odd")
             places[name] = (offset, np.dtype(dataset.dtype.str), shape)
-        provenance = json.loads(file.attrs["provenance"])
+        provenance = from_json(file.attrs["provenance"])
         needed = {"source", "preprocessing", *(["encoding"] if jpeg else [])}
         if not needed <= provenance.keys():
             raise damaged(path, "is damaged or was edited: its provenance is odd")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -19,6 +18,7 @@ from alexkit.images.files import IMAGE_SUFFIXES, counted, shown
 from alexkit.images.labels import missing_notes, number_labels, split_in
 from alexkit.images.source import SPLITS
 from alexkit.images.tars import TarIndex, index_tar
+from alexkit.json_text import from_json
 
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _LABEL_SUFFIXES = ("cls", "json", "txt")
@@ -172,8 +172,8 @@ def _sample(
 
 def _label_in(text: str) -> str:
     try:
-        record = json.loads(text)
-    except (ValueError, RecursionError):  # no JSON, or nested without end
+        record = from_json(text)
+    except ValueError:
         return ""
     if isinstance(record, dict):
         for key in _JSON_KEYS:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from alexkit.errors import DamagedFile
 from alexkit.images.preprocess import Preprocess
+from alexkit.json_text import from_json
 
 FORMAT = "alexkit/weights"
 FORMAT_VERSION = "1"
@@ -47,9 +48,9 @@ def described(
             hint="use the version of alexkit that wrote it",
         )
     try:
-        classes = json.loads(metadata["classes"])
-        record = json.loads(metadata["preprocess"])
-    except (KeyError, ValueError, RecursionError) as error:
+        classes = from_json(metadata["classes"])
+        record = from_json(metadata["preprocess"])
+    except (KeyError, ValueError) as error:
         raise DamagedFile(
             f"{path} does not describe its weights: {error!r}", hint=EDITED
         ) from error

@@ -21,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 from scipy.linalg import solve_triangular
 
 from alexkit.errors import DamagedFile, DataError, UsageError
+from alexkit.json_text import from_json
 from alexkit.models.tensorfile import write_tensors
 from alexkit.probes.norms import FittedNorm, Norm
 from alexkit.probes.protocol import LayerResult, fit
@@ -172,7 +173,7 @@ def load_probe(path: Path | str) -> SavedProbe:
             raise ValueError("another format")
         if not all(np.isfinite(tensor).all() for tensor in tensors.values()):
             raise ValueError("not all are numbers")
-        told = json.loads(metadata["probe"])
+        told = from_json(metadata["probe"])
         kind, empty = Norm(**told.pop("norm")), np.empty(0)
         norm = FittedNorm(
             kind,
@@ -185,7 +186,7 @@ def load_probe(path: Path | str) -> SavedProbe:
         return SavedProbe(model, norm, tuple(told.pop("classes")), told.pop("layer"), told)
     except (
         *(SafetensorError, LookupError, ValueError, TypeError),
-        *(AttributeError, ArithmeticError, RecursionError),
+        *(AttributeError, ArithmeticError),
     ) as problem:
         raise DamagedFile(
             f"{path} is no probe of alexkit, or damaged: {problem}",

@@ -6,7 +6,6 @@ order is that of the sorted WordNet ids, in torchvision's files and in Caffe's a
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections import Counter
@@ -22,6 +21,7 @@ import numpy.typing as npt
 from alexkit.errors import DamagedFile, DataError, FileMismatch
 from alexkit.events import Chosen, Reporter
 from alexkit.images.source import NO_LABEL, ImageSource
+from alexkit.json_text import from_json
 from alexkit.recipes.orientation import like_imagenet
 
 IMAGENET_CLASSES = 1000
@@ -158,13 +158,13 @@ def _text_lines(text: str) -> list[tuple[str, ...]]:
 
 def _json_lines(path: Path, text: str) -> list[tuple[str, ...]]:
     try:
-        told: Any = json.loads(text)
+        told: Any = from_json(text)
         if isinstance(told, dict):
             told = [told[str(at)] for at in range(len(told))]
         lines = [(one,) if isinstance(one, str) else tuple(one) for one in told]
         if not all(line and all(isinstance(n, str) for n in line) for line in lines):
             raise ValueError("a name is no text")
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise DamagedFile(
             f"the class map {path} is not as expected: {error!r}", hint=_HINT
         ) from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from alexkit.features.layout import Status
 from alexkit.features.store import FeatureStore
 from alexkit.images.draws import Rows
 from alexkit.images.source import NO_LABEL, SPLITS
+from alexkit.json_text import from_json
 from alexkit.probes.norms import pooled
 from alexkit.probes.splits import Division
 
@@ -256,13 +256,13 @@ def read_splits(path: Path, rows: EvalRows, report: Reporter) -> list[Division]:
         FileMismatch: it names a path that no row has.
     """
     try:
-        told = json.loads(path.read_text(encoding="utf-8"))
+        told = from_json(path.read_text(encoding="utf-8"))
         splits = [_checked_split(split) for split in told["splits"]]
         if told["format"] != SPLITS_FORMAT or not splits:
             raise ValueError("another format")
     except OSError as problem:
         raise DataError(f"cannot read {path}: {problem}", hint="name a file") from problem
-    except (ValueError, KeyError, TypeError, RecursionError) as problem:
+    except (ValueError, KeyError, TypeError) as problem:
         raise DamagedFile(
             f"{path} is no split file of alexkit: {problem}",
             hint="name one that --save-splits wrote",

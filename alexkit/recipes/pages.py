@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from alexkit.errors import AlexkitError, DamagedFile, UsageError
 from alexkit.features.store import FeatureStore
 from alexkit.images.opening import open_source
 from alexkit.images.source import ImageSource
+from alexkit.json_text import from_json
 from alexkit.recipes.evaluate import EVAL_FILE
 from alexkit.recipes.inputs import FEATURES_FILE, FITTED
 from alexkit.recipes.ledger import LEDGER, read_ledger
@@ -199,10 +199,10 @@ def _ledger(folder: Path) -> list[list[str]]:
 def _eval_json(folder: Path) -> dict[str, Any]:
     path = folder / EVAL_FILE
     try:
-        told = json.loads(path.read_text(encoding="utf-8"))
+        told = from_json(path.read_text(encoding="utf-8"))
         if not told["results"]:
             raise ValueError("no results")
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as problem:
+    except (OSError, ValueError, KeyError, TypeError) as problem:
         raise DamagedFile(
             f"{path} cannot be read: {problem}", hint="is the eval finished? repeat it if so"
         ) from problem

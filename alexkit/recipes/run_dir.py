@@ -25,6 +25,7 @@ from typing import IO, Any
 from alexkit import __version__
 from alexkit.errors import AlexkitError, DamagedFile, Interrupted, OutputExists, UsageError
 from alexkit.events import Chosen, Event, Note, Reporter
+from alexkit.json_text import from_json
 from alexkit.recipes.options import SharedOptions, to_record
 
 RUNS = Path("runs")
@@ -96,7 +97,7 @@ def read_record(folder: Path) -> dict[str, Any]:
     """
     path = folder / RECORD
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = from_json(path.read_text(encoding="utf-8"))
         if not isinstance(record, dict):
             raise ValueError("it is no object")
         for name, kinds in KINDS.items():
@@ -105,7 +106,7 @@ def read_record(folder: Path) -> dict[str, Any]:
         for told in (record.get("derived") or {}).values():
             if not (isinstance(told, dict) and {"value", "rule"} <= told.keys()):
                 raise ValueError("derived is odd")
-    except (OSError, ValueError, RecursionError) as problem:
+    except (OSError, ValueError) as problem:
         raise DamagedFile(
             f"{path} cannot be read as a run's record: {problem}",
             hint="name a run folder that alexkit wrote",

@@ -27,6 +27,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from alexkit.errors import DamagedFile, OutOfSpace
+from alexkit.json_text import from_json
 from alexkit.models.tensorfile import sync_folder, write_tensors
 from alexkit.models.weights import file_sha256
 
@@ -252,8 +253,8 @@ def _read(path: Path) -> Checkpoint:
 
 def _read_record(path: Path) -> dict[str, Any]:
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as problem:
+        record = from_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as problem:
         raise _damaged(path, f"cannot be read: {problem}") from problem
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         raise _damaged(path, "is no checkpoint of alexkit")
