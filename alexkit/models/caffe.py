@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from alexkit.models.blocks import (
     FC_WIDTH,
     POOL5_SIDE,
+    Conv2d,
     fill_gaussian,
     max_pool,
     response_norm,
@@ -46,11 +47,11 @@ class BvlcAlexNet(OneTower):
 
     def __init__(self, num_classes: int = 1000) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(3, 96, 11, stride=4)
-        self.conv2 = nn.Conv2d(96, 256, 5, padding=2, groups=2)
-        self.conv3 = nn.Conv2d(256, 384, 3, padding=1)
-        self.conv4 = nn.Conv2d(384, 384, 3, padding=1, groups=2)
-        self.conv5 = nn.Conv2d(384, 256, 3, padding=1, groups=2)
+        self.conv1 = Conv2d(3, 96, 11, stride=4)
+        self.conv2 = Conv2d(96, 256, 5, padding=2, groups=2)
+        self.conv3 = Conv2d(256, 384, 3, padding=1)
+        self.conv4 = Conv2d(384, 384, 3, padding=1, groups=2)
+        self.conv5 = Conv2d(384, 256, 3, padding=1, groups=2)
         self.fc6 = nn.Linear(256 * POOL5_SIDE**2, FC_WIDTH)
         self.fc7 = nn.Linear(FC_WIDTH, FC_WIDTH)
         self.fc8 = nn.Linear(FC_WIDTH, num_classes)

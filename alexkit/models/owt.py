@@ -12,8 +12,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from alexkit.models.blocks import FC_WIDTH, POOL5_SIDE, conv_in_blocks, fill_torch, in_one_row
-from alexkit.models.layered import Steps, rectified
+from alexkit.models.blocks import FC_WIDTH, POOL5_SIDE, Conv2d, fill_torch, in_one_row
 from alexkit.models.one_tower import OneTower
 
 
@@ -26,19 +25,14 @@ class OneTowerAlexNet(OneTower):
 
     def __init__(self, num_classes: int = 1000) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(3, 64, 11, stride=4, padding=2)
-        self.conv2 = nn.Conv2d(64, 192, 5, padding=2)
-        self.conv3 = nn.Conv2d(192, 384, 3, padding=1)
-        self.conv4 = nn.Conv2d(384, 256, 3, padding=1)
-        self.conv5 = nn.Conv2d(256, 256, 3, padding=1)
+        self.conv1 = Conv2d(3, 64, 11, stride=4, padding=2)
+        self.conv2 = Conv2d(64, 192, 5, padding=2)
+        self.conv3 = Conv2d(192, 384, 3, padding=1)
+        self.conv4 = Conv2d(384, 256, 3, padding=1)
+        self.conv5 = Conv2d(256, 256, 3, padding=1)
         self.fc6 = nn.Linear(256 * POOL5_SIDE**2, FC_WIDTH)
         self.fc7 = nn.Linear(FC_WIDTH, FC_WIDTH)
         self.fc8 = nn.Linear(FC_WIDTH, num_classes)
-
-    def stage(self, name: str, x: Tensor) -> Steps[Tensor]:
-        if name == "conv2":
-            return rectified(name, conv_in_blocks(self.conv2, x))
-        return super().stage(name, x)
 
     def read_by(self, name: str, x: Tensor) -> Tensor:
         if name == "fc6":

@@ -33,6 +33,7 @@ from alexkit.models.blocks import (
     DROPOUT,
     FC_WIDTH,
     POOL5_SIDE,
+    Conv2d,
     fill_gaussian,
     max_pool,
     response_norm,
@@ -95,11 +96,11 @@ class Tower(nn.Module):
         super().__init__()
         towers = ablation.towers
         pad2, pad5 = (2, 1) if ablation.overlap else (1, 0)
-        self.conv1 = nn.Conv2d(3, 48, 11, stride=4)
-        self.conv2 = nn.Conv2d(48, 128, 5, padding=pad2)
-        self.conv3 = nn.Conv2d(128 * towers, 192, 3, padding=1)
-        self.conv4 = nn.Conv2d(192, 192, 3, padding=1)
-        self.conv5 = nn.Conv2d(192, 256 // towers, 3, padding=pad5)
+        self.conv1 = Conv2d(3, 48, 11, stride=4)
+        self.conv2 = Conv2d(48, 128, 5, padding=pad2)
+        self.conv3 = Conv2d(128 * towers, 192, 3, padding=1)
+        self.conv4 = Conv2d(192, 192, 3, padding=1)
+        self.conv5 = Conv2d(192, 256 // towers, 3, padding=pad5)
         self.fc6: nn.Linear | None = nn.Linear(256 * POOL5_SIDE**2, FC_WIDTH // towers)
         self.fc7: nn.Linear | None = nn.Linear(FC_WIDTH, FC_WIDTH // towers)
 

@@ -10,13 +10,14 @@ import numpy as np
 import torch
 from PIL import Image
 
+from alexkit.choices import Precision
 from alexkit.errors import FileMismatch
 from alexkit.events import Reporter
 from alexkit.images.decode import decode
 from alexkit.images.draws import uniform, words
 from alexkit.models.layered import LayeredNet
 from alexkit.models.specs import SPECS
-from alexkit.recipes.devices import decode_threads, resolve_devices
+from alexkit.recipes.devices import decode_threads, resolve_devices, use_precision
 from alexkit.recipes.options import DoctorOptions
 from alexkit.recipes.run_dir import versions
 from alexkit.reports.tables import size
@@ -44,6 +45,7 @@ def run(options: DoctorOptions, report: Reporter) -> dict[str, Any]:
         DeviceMissing: ``--device`` names a GPU that is not there.
     """
     devices = resolve_devices(options.device, report)
+    use_precision(Precision.FLOAT32, devices[0])
     checks = [_fact(name, value) for name, value in versions().items()]
     checks += [_fact("cores", str(decode_threads(None))), *map(_device, devices), _decoder()]
     checks += [_golden(name, devices[0]) for name in GOLDEN]

@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import torch
 
 from alexkit import errors
 from alexkit.cli.app import as_ours, run
@@ -155,11 +156,13 @@ def test_a_bug_is_not_dressed_up() -> None:
 
 
 def test_json_puts_nothing_but_json_on_stdout(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
     assert run(["doctor", "--json"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [json.loads(line)["event"] for line in lines][-1] == "finished"
+    assert not torch.backends.cudnn.allow_tf32, "golden values are of float32"
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")

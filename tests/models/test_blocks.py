@@ -1,4 +1,5 @@
-"""Normalisation equals torch's, in every number type; frozen batch norm stands still."""
+"""Normalisation equals torch's, in every number type; frozen batch norm stands still; a
+convolution is the same sum whoever computes it."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from alexkit.models.blocks import NormedConv2d, NormedLinear, response_norm
+from alexkit.models.blocks import Conv2d, NormedConv2d, NormedLinear, response_norm
 
 
 @pytest.mark.parametrize("maps", [1, 2, 3, 5, 48])
@@ -59,3 +60,25 @@ def test_batch_norm_learns_until_it_is_frozen(
     torch.testing.assert_close(layer(x), expected, rtol=0, atol=0)
     for name, tensor in layer.bn.state_dict().items():
         torch.testing.assert_close(tensor, before[name], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(("size", "groups"), [(5, 2), (3, 1)])
+def test_a_convolution_without_gradients_is_no_less_exact(size: int, groups: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    conv = Conv2d(48, 64, size, padding=size // 2, groups=groups)
+    x = torch.randn(9, 48, 13, 13, generator=generator)
+    expected = F.conv2d(
+        x.double(),
+        conv.weight.double(),
+        None if conv.bias is None else conv.bias.double(),
+        padding=size // 2,
+        groups=groups,
+    )
+    direct = conv(x)
+    assert direct.requires_grad
+    with torch.inference_mode():
+        found = conv(x)
+        few = conv(x[3:5])
+    error = (found.double() - expected).abs().max()
+    assert error <= (direct.double() - expected).abs().max()
+    torch.testing.assert_close(few, found[3:5], rtol=0, atol=0)
