@@ -29,6 +29,7 @@ LEVELS = {
     "errors": 7,
     "extras": 6,
     "json_text": 7,
+    "whole_file": 6,
 }
 OWNERS = {
     "typer": {"cli"},

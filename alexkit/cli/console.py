@@ -45,7 +45,7 @@ from alexkit.events import (
     StageStarted,
     Warned,
 )
-from alexkit.reports.tables import csv_text
+from alexkit.reports.tables import csv_bytes
 
 PLAIN_LINE_SECONDS = 10.0
 """Without a terminal, one line of progress at most this often."""
@@ -293,7 +293,7 @@ class Console:
         a terminal would obey."""
         if self._json:
             return
-        text = csv_text(header, rows)
+        text = csv_bytes(header, rows).decode("utf-8", "surrogateescape")
         if sys.stdout.isatty():
             text = "\n".join(map(shown, text.split("\n")))
         sys.stdout.write(text)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,9 +16,10 @@ import h5py
 import numpy as np
 
 from alexkit.choices import Compress
-from alexkit.features.layout import BLOCK_BYTES, CLASSES, FEATURES, not_sealed, writing
+from alexkit.features.layout import BLOCK_BYTES, CLASSES, FEATURES, not_sealed
 from alexkit.features.opening import opened, reading
 from alexkit.features.seal import append_seal
+from alexkit.whole_file import whole_file, writing
 
 CHUNK_BYTES = 2**18
 """About how much is compressed together: whole rows, at least one."""
@@ -45,31 +45,21 @@ def compress_file(partial: Path, path: Path, how: Compress, progress: Progress) 
         OutOfSpace: the disk is full; it takes as much again as ``partial`` while it works.
     """
     assert how is not Compress.NONE
-    copy = copy_path(path)
-    try:
-        with writing(path), open(copy, "w+b") as raw:
-            # HDF5 crashes when the disk fills under it, so the space is taken before.
-            if hasattr(os, "posix_fallocate"):  # not on macOS
-                os.posix_fallocate(raw.fileno(), 0, partial.stat().st_size)
-            sink = _Sink(raw)
-            with (
-                reading(partial),
-                opened(partial, "r") as source,
-                h5py.File(sink, "w") as target,
-            ):
-                _copy(source, target, how, progress)
-                target.flush()
-                left_out = not_sealed(target)
-            sink.close_up()
-            append_seal(raw, left_out)
-            raw.flush()
-            os.fsync(raw.fileno())
-        with writing(path):
-            os.replace(copy, path)
-    except BaseException:
-        with suppress(OSError):
-            copy.unlink()
-        raise
+    with writing(path), whole_file(path, copy_path(path)) as raw:
+        # HDF5 crashes when the disk fills under it, so the space is taken before.
+        if hasattr(os, "posix_fallocate"):  # not on macOS
+            os.posix_fallocate(raw.fileno(), 0, partial.stat().st_size)
+        sink = _Sink(raw)
+        with (
+            reading(partial),
+            opened(partial, "r") as source,
+            h5py.File(sink, "w") as target,
+        ):
+            _copy(source, target, how, progress)
+            target.flush()
+            left_out = not_sealed(target)
+        sink.close_up()
+        append_seal(raw, left_out)
 
 
 def _copy(source: h5py.File, target: h5py.File, how: Compress, progress: Progress) -> None:

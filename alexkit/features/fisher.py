@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
-import os
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -26,9 +25,9 @@ import numpy.typing as npt
 from alexkit.errors import DataError
 from alexkit.extras import extra
 from alexkit.features import sift
-from alexkit.features.layout import writing
 from alexkit.features.opening import damaged
 from alexkit.images.draws import words
+from alexkit.whole_file import whole_file, writing
 
 Floats = npt.NDArray[np.float32]
 
@@ -177,13 +176,8 @@ class Codebook:
         Raises:
             OutOfSpace: the disk is full, read-only, or not ours to write.
         """
-        partial = path.with_name(path.name + ".new")
-        with writing(path):
-            with partial.open("wb") as file:
-                np.savez(file, about=np.array(_text(about)), **vars(self))
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(path)
+        with writing(path), whole_file(path) as file:
+            np.savez(file, about=np.array(_text(about)), **vars(self))
 
     @classmethod
     def load(cls, path: Path, about: Mapping[str, Any]) -> Codebook | None:

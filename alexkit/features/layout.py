@@ -18,10 +18,8 @@ structure of the file ever changes after :func:`write_skeleton`, so a kill canno
 from __future__ import annotations
 
 import json
-import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -36,6 +34,7 @@ from alexkit.errors import OutOfSpace
 from alexkit.features.seal import Extents, extents_of
 from alexkit.images.hollow import HollowFile
 from alexkit.images.source import SPLITS, ImageSource
+from alexkit.whole_file import partial_path, whole_file, writing
 
 FORMAT = "alexkit/features"
 FORMAT_VERSION = 1
@@ -67,8 +66,6 @@ REASON_BYTES = 200
 """Room of a reason; a file system that knows holes stores only those of bad rows."""
 REASON_TEXT = h5py.string_dtype("ascii", REASON_BYTES)
 
-UNFINISHED = ".partial"
-"""Behind the name of a file that is being written."""
 PROVENANCE_ROOM = 2048
 """Bytes kept free behind the provenance, for what is known only at the end."""
 ATTRIBUTE_BYTES = 64_000
@@ -193,11 +190,6 @@ def provenance_text(provenance: Mapping[str, Any]) -> bytes:
     return json.dumps(provenance, allow_nan=False).encode("ascii")
 
 
-def partial_path(path: Path) -> Path:
-    """Where a feature file is written until it is complete."""
-    return path.with_name(path.name + UNFINISHED)
-
-
 def write_skeleton(path: Path, plan: Plan) -> None:
     """Writes ``<path>.partial``: every dataset at full size, no row done, all features NaN.
 
@@ -221,23 +213,10 @@ def write_skeleton(path: Path, plan: Plan) -> None:
     with h5py.File(skeleton, "w") as file:
         describe(file, plan)
         extents = [_layer(file, name, plan) for name in plan.layers]
-    with writing(path), born_whole(unborn, partial) as raw:
+    with writing(path), whole_file(partial, unborn, synced=False) as raw:
         skeleton.pour(raw)
         for offset, count in extents:
             _fill_with_nan(raw, offset, count, DTYPES[plan.dtype])
-
-
-@contextmanager
-def born_whole(unborn: Path, path: Path) -> Iterator[BinaryIO]:
-    """A file that is written as ``unborn`` and becomes ``path``, or goes if that fails."""
-    try:
-        with open(unborn, "w+b") as raw:
-            yield raw
-        os.replace(unborn, path)
-    except BaseException:
-        with suppress(OSError):
-            unborn.unlink()
-        raise
 
 
 def describe(file: h5py.File, plan: Plan) -> None:
@@ -309,16 +288,3 @@ def write_bytes(raw: BinaryIO, offset: int, values: npt.NDArray[Any]) -> None:
     raw.seek(offset)
     while data:  # an unbuffered file may take a part only
         data = data[raw.write(data) :]
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turns what the system says when a file cannot be written into :class:`OutOfSpace`."""
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or str(error).splitlines()[0]
-        raise OutOfSpace(
-            f"{path} cannot be written: {reason}",
-            hint="free some space or choose another --out; the same command then continues",
-        ) from error

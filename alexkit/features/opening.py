@@ -11,8 +11,8 @@ from pathlib import Path
 import h5py
 
 from alexkit.errors import DamagedFile, DataError, UsageError
-from alexkit.features.layout import UNFINISHED, partial_path
 from alexkit.features.seal import seal_holds
+from alexkit.whole_file import UNFINISHED, partial_path
 
 H5PY_ERRORS = (
     OSError,

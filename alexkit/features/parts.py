@@ -16,11 +16,12 @@ import numpy as np
 
 from alexkit.errors import AlexkitError, DamagedFile, FileMismatch
 from alexkit.features.differences import first_difference
-from alexkit.features.layout import BLOCK_BYTES, UNFINISHED, Plan, RowTable, Status
+from alexkit.features.layout import BLOCK_BYTES, Plan, RowTable, Status
 from alexkit.features.opening import damaged, opened, reading
 from alexkit.features.store import FeatureStore
 from alexkit.features.virtual import names_of_parts, unborn_path
 from alexkit.features.writer import FeatureWriter, Rows, Values
+from alexkit.whole_file import UNFINISHED
 
 _PART = r"\.part-(\d+)-of-\d+"
 

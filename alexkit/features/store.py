@@ -44,7 +44,6 @@ from alexkit.features.layout import (
     Plan,
     RowTable,
     Status,
-    partial_path,
     write_skeleton,
 )
 from alexkit.features.opening import damaged, opened, reading
@@ -53,6 +52,7 @@ from alexkit.features.virtual import parts_of
 from alexkit.features.writer import FeatureWriter, Rows, Values
 from alexkit.images.source import SPLITS
 from alexkit.json_text import from_json
+from alexkit.whole_file import partial_path
 
 
 class FeatureStore:

@@ -28,17 +28,16 @@ from alexkit.features.layout import (
     REASON_TEXT,
     STATUS,
     Plan,
-    born_whole,
     describe,
     not_sealed,
     stored_reason,
     text_type,
-    writing,
 )
 from alexkit.features.opening import refuse_if_locked
 from alexkit.features.seal import append_seal, seal_of
 from alexkit.images.draws import Rows
 from alexkit.images.hollow import HollowFile
+from alexkit.whole_file import whole_file, writing
 
 ELSEWHERE = "HDF5_VDS_PREFIX"
 """The variable by which HDF5 looks for parts in another folder first."""
@@ -97,11 +96,9 @@ def write_virtual(
         for name, shape in plan.layers.items():
             _layer(file, name, shape, plan, pieces)
         left_out = not_sealed(file)
-    with writing(path), born_whole(unborn_path(path), path) as raw:
+    with writing(path), whole_file(path, unborn_path(path)) as raw:
         structures.pour(raw)
         append_seal(raw, left_out)
-        raw.flush()
-        os.fsync(raw.fileno())
 
 
 def _layer(

@@ -31,15 +31,14 @@ from alexkit.features.layout import (
     Status,
     not_finite,
     not_sealed,
-    partial_path,
     provenance_text,
     stored_reason,
     write_bytes,
-    writing,
 )
 from alexkit.features.opening import damaged, opened, reading
 from alexkit.features.seal import append_seal
 from alexkit.json_text import from_json
+from alexkit.whole_file import partial_path, writing
 
 Rows = npt.NDArray[np.int64]
 Values = npt.NDArray[Any]

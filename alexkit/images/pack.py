@@ -121,11 +121,6 @@ def recipe_of(preprocess: Preprocess) -> dict[str, Any]:
     return {name: getattr(preprocess, name) for name in RECIPE_FIELDS}
 
 
-def partial_path(path: Path) -> Path:
-    """Where a pack is written until it is complete."""
-    return path.with_name(path.name + ".partial")
-
-
 def pack_bytes(rows: int, side: int) -> int:
     """Bytes of the pixels; paths, labels and checksums add less than one in a hundred."""
     return rows * side * side * 3

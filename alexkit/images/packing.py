@@ -12,8 +12,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +38,6 @@ from alexkit.images.pack import (
     Array,
     Status,
     jpeg_length,
-    partial_path,
     read_tables,
     recipe_of,
     skeleton,
@@ -47,6 +45,7 @@ from alexkit.images.pack import (
 from alexkit.images.packed import JpegPack, PackSource, open_pack, pack_of
 from alexkit.images.preprocess import Preprocess
 from alexkit.images.source import ImageSource
+from alexkit.whole_file import partial_path, whole_file, writing
 
 
 class PackWriter:
@@ -58,7 +57,7 @@ class PackWriter:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.partial = partial_path(path)
-        with _writing(path):
+        with writing(path):
             self._raw = os.open(self.partial, os.O_RDWR)
         try:
             _lock(self._raw, path)
@@ -132,7 +131,7 @@ class PackWriter:
         if isinstance(self._source, JpegPack):
             self._close_files(self._source.bytes_before(len(self._source)))
         self._put(ROW_CHECK, 0, np.frombuffer(self._source.rows_digest(), np.uint8))
-        with _writing(self.path):
+        with writing(self.path):
             os.fsync(self._raw)
             os.replace(self.partial, self.path)
 
@@ -161,7 +160,7 @@ class PackWriter:
         """Ends the file after the last image, and lets HDF5 know."""
         offset = self._places[JPEG][0]
         padded = max(length, LEAST_JPEG)
-        with _writing(self.path):
+        with writing(self.path):
             # What a kill left behind the last block, should it be longer; then zeros.
             os.ftruncate(self._raw, offset + length)
             os.ftruncate(self._raw, offset + padded)
@@ -179,7 +178,7 @@ class PackWriter:
 
     def _write(self, values: Array, at: int) -> None:
         data = values.reshape(-1).view(np.uint8).data
-        with _writing(self.path):
+        with writing(self.path):
             while data:
                 written = os.pwrite(self._raw, data, at)
                 data, at = data[written:], at + written
@@ -229,7 +228,7 @@ def begin_pack(
     begun = _to_continue(partial, provenance, discard=overwrite)
     if begun is None:
         if partial.exists():
-            with _writing(path), open(partial, "rb") as old:
+            with writing(path), open(partial, "rb") as old:
                 _lock(old.fileno(), path)
         jpeg = encoding is not None
         begun = skeleton(source, preprocess.resize, provenance, jpeg=jpeg)
@@ -300,31 +299,12 @@ def _in_use(path: Path) -> UsageError:
 def _pour(path: Path, hollow: HollowFile) -> None:
     """Writes ``<path>.partial`` with every dataset in its place and no row done."""
     partial = partial_path(path)
-    unborn = partial.with_name(partial.name + ".new")
-    try:
-        with _writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with open(unborn, "wb") as raw:
-                hollow.pour(raw)
-            os.replace(unborn, partial)
-    except BaseException:
-        with suppress(OSError):
-            unborn.unlink()
-        raise
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(partial, partial.with_name(partial.name + ".new")) as raw:
+            hollow.pour(raw)
 
 
 def _cut(text: str) -> bytes:
     """``text`` cut to the room a note has, at a character."""
     return text.encode("utf-8", "replace")[:NOTE_BYTES].decode("utf-8", "ignore").encode()
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    """Turns what the system says when a file cannot be written into OutOfSpace."""
-    try:
-        yield
-    except OSError as error:
-        raise OutOfSpace(
-            f"{path} cannot be written: {error.strerror}",
-            hint="free some space or choose another --out; the same command then continues",
-        ) from error

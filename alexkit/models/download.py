@@ -9,6 +9,7 @@ import os
 import urllib.error
 import urllib.request
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 from urllib.parse import urlparse
 
 import torch
@@ -17,6 +18,7 @@ from alexkit import __version__
 from alexkit.errors import DownloadFailed, OutOfSpace
 from alexkit.events import Reporter, Stage, silent
 from alexkit.models.weights import file_sha256
+from alexkit.whole_file import whole_file
 
 TIMEOUT = 30
 """Seconds without a byte after which a server is given up."""
@@ -56,12 +58,13 @@ def fetch(
     partial = folder / f"{path.name}.{os.getpid()}.partial"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        sha256, received, promised = _stream(url, partial, report)
-        if received < promised:
-            raise _failed(url, path, f"it ended after {received:,} of {promised:,} bytes")
-        if not sha256.startswith(sha256_prefix):
-            raise _failed(url, path, f"it is not the published file, its SHA-256 is {sha256}")
-        partial.replace(path)
+        with whole_file(path, partial) as file:
+            sha256, received, promised = _stream(url, file, report)
+            if received < promised:
+                raise _failed(url, path, f"it ended after {received:,} of {promised:,} bytes")
+            if not sha256.startswith(sha256_prefix):
+                reason = f"it is not the published file, its SHA-256 is {sha256}"
+                raise _failed(url, path, reason)
     except urllib.error.HTTPError as error:
         error.close()
         raise _failed(url, path, f"the server answered {error.code} {error.reason}") from error
@@ -77,20 +80,14 @@ def fetch(
                 hint="free some space, or set TORCH_HOME to a folder that can be written",
             ) from error
         raise _failed(url, path, f"the connection broke ({error})") from error
-    finally:
-        if partial.is_file():
-            partial.unlink()
     return path, sha256
 
 
-def _stream(url: str, partial: Path, report: Reporter) -> tuple[str, int, int]:
+def _stream(url: str, file: BinaryIO, report: Reporter) -> tuple[str, int, int]:
     """Writes what comes from ``url``; its SHA-256, its bytes and how many were promised."""
     request = urllib.request.Request(url, headers={"User-Agent": f"alexkit/{__version__}"})
     digest, received = hashlib.sha256(), 0
-    with (
-        urllib.request.urlopen(request, timeout=TIMEOUT) as response,
-        partial.open("wb") as file,
-    ):
+    with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
         promised = int(response.headers.get("Content-Length") or 0)
         with Stage(report, "download", promised // MEGABYTE, "MB") as stage:
             while block := response.read(1 << 16):

@@ -13,7 +13,7 @@ import os
 import struct
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
@@ -31,14 +31,14 @@ DTYPES = {
 
 
 def write_tensors(
-    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+    file: BinaryIO, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
 ) -> tuple[int, str]:
-    """Writes a file that is on the disk when this returns; its size in bytes and SHA-256.
+    """Writes all of an empty file; its size in bytes and SHA-256.
 
     Memory: one tensor at a time where they are not contiguous on the CPU, else none.
 
     Raises:
-        OSError: it cannot be written; what is there of it is the caller's to remove.
+        OSError: it cannot be written.
     """
     # The order of the library: wide types first keeps every tensor aligned.
     order = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
@@ -56,21 +56,17 @@ def write_tensors(
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     digest = hashlib.sha256()
-    with path.open("wb") as file:
 
-        def put(data: bytes | memoryview) -> None:
-            file.write(data)
-            digest.update(data)
+    def put(data: bytes | memoryview) -> None:
+        file.write(data)
+        digest.update(data)
 
-        put(struct.pack("<Q", len(text)))
-        put(text)
-        for name in order:
-            whole = tensors[name].detach().cpu().contiguous().reshape(-1)
-            put(whole.view(torch.uint8).numpy().data)
-        nbytes = file.tell()
-        file.flush()
-        os.fsync(file.fileno())
-    return nbytes, digest.hexdigest()
+    put(struct.pack("<Q", len(text)))
+    put(text)
+    for name in order:
+        whole = tensors[name].detach().cpu().contiguous().reshape(-1)
+        put(whole.view(torch.uint8).numpy().data)
+    return file.tell(), digest.hexdigest()
 
 
 def sync_folder(path: Path) -> None:

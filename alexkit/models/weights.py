@@ -7,9 +7,7 @@ Caffe's and ONNX' names for the same tensors are read too.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import os
 import pickle
 import re
 import warnings
@@ -22,11 +20,12 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from alexkit.errors import DamagedFile, DataError, OutOfSpace, WeightsMismatch
+from alexkit.errors import DamagedFile, DataError, WeightsMismatch
 from alexkit.models.caffemodel import read_caffemodel
 from alexkit.models.layered import CLASSIFIER, LayeredNet, without_data
 from alexkit.models.onnx_files import read_onnx
 from alexkit.models.tensorfile import sync_folder, write_tensors
+from alexkit.whole_file import MAKE_ROOM, whole_file, writing
 
 State = dict[str, Tensor]
 
@@ -276,21 +275,12 @@ def write_weights(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str
     Raises:
         OutOfSpace: the disk is full or cannot be written; nothing is left behind.
     """
-    partial = path.with_name(f"{path.name}.partial")
-    try:
+    needed = sum(t.numel() * t.element_size() for t in state.values())
+    with writing(path, f"it needs {needed / 1e6:.0f} MB: {MAKE_ROOM}"):
         path.parent.mkdir(parents=True, exist_ok=True)
-        _, sha256 = write_tensors(partial, state, metadata)
-        os.replace(partial, path)
+        with whole_file(path) as file:
+            _, sha256 = write_tensors(file, state, metadata)
         sync_folder(path.parent)
-    except OSError as error:
-        needed = sum(t.numel() * t.element_size() for t in state.values())
-        raise OutOfSpace(
-            f"{path} cannot be written: {error.strerror}",
-            hint=f"it needs {needed / 1e6:.0f} MB: free some space or use another --out",
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):  # what went wrong is told already
-            partial.unlink(missing_ok=True)
     return sha256
 
 

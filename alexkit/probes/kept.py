@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from alexkit.whole_file import whole_file
+
 BASIS = "basis"
 """Under which a file holds what its arrays were found with, and their names."""
 
@@ -50,17 +52,14 @@ class Kept:
         if self.folder is None:
             return
         whole: dict[str, Any] = {**arrays, BASIS: np.array([self.basis, *sorted(arrays)])}
-        partial = self._path.with_suffix(".partial")
-        with partial.open("wb") as file:
+        with whole_file(self._path, synced=False) as file:
             np.savez(file, **whole)
-        partial.replace(self._path)
 
     def drop(self) -> None:
         """Removes this place and all that are named after it."""
         if self.folder is not None:
-            for suffix in (".npz", ".partial"):
-                for path in self.folder.glob(f"{self.name}*{suffix}"):
-                    path.unlink()
+            for path in self.folder.glob(f"{self.name}*.npz*"):
+                path.unlink()
 
     @property
     def _path(self) -> Path:

@@ -8,7 +8,6 @@ labels. The metadata has ``format``, ``format_version`` and, under ``probe``, a 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,6 +26,7 @@ from alexkit.probes.norms import FittedNorm, Norm
 from alexkit.probes.protocol import LayerResult, fit
 from alexkit.probes.rows import Features, Part, blocks
 from alexkit.probes.svm import Labels, LinearModel
+from alexkit.whole_file import whole_file
 
 FORMAT = "alexkit/probe"
 FORMAT_VERSION = "1"
@@ -141,18 +141,9 @@ def save_probe(
         "format_version": FORMAT_VERSION,
         "probe": json.dumps(told, allow_nan=False),
     }
-    partial = path.with_name(path.name + ".partial")
-    try:
-        write_tensors(
-            partial,
-            {k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in tensors.items()},
-            metadata,
-        )
-        partial.replace(path)
-    except OSError:
-        if partial.exists():
-            os.unlink(partial)
-        raise
+    written = {k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in tensors.items()}
+    with whole_file(path) as file:
+        write_tensors(file, written, metadata)
 
 
 def load_probe(path: Path | str) -> SavedProbe:

@@ -20,7 +20,7 @@ from alexkit.recipes.options import FinetuneOptions, from_values
 from alexkit.recipes.predict import predictions
 from alexkit.recipes.run_dir import RUNS
 from alexkit.recipes.using import PredictOptions
-from alexkit.reports.tables import csv_text
+from alexkit.reports.tables import csv_bytes
 
 Paths = Sequence[str | os.PathLike[str]]
 LISTS = "lists"
@@ -146,7 +146,7 @@ class AlexNetClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 def _listed(lines: Sequence[Sequence[str]]) -> Path:
     """The list of photos as a file that the same photos and labels always have, so that an
     interrupted fit is continued."""
-    data = csv_text(["path", "label"], lines).encode("utf-8", "surrogateescape")
+    data = csv_bytes(["path", "label"], lines)
     path = RUNS / LISTS / f"{hashlib.sha256(data).hexdigest()[:16]}.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)

@@ -36,6 +36,7 @@ from alexkit.recipes.run_dir import Remembering, RunDir, write_json
 from alexkit.recipes.space import need
 from alexkit.reports.plots import draw_comparison
 from alexkit.reports.tables import size
+from alexkit.whole_file import whole_file
 
 COMPARE_FILE, ARRAYS_FILE, PICTURE = "compare.json", "compare.npz", "compare.png"
 SCRATCH = "scratch"
@@ -270,8 +271,7 @@ def _write_arrays(
     path: Path, arrays: dict[str, npt.NDArray[Any]], rdms: Sequence[Condensed]
 ) -> None:
     """An .npz, the distances copied from where they lie, that appears when it is whole."""
-    partial = path.with_name(path.name + ".partial")
-    with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
+    with whole_file(path) as raw, zipfile.ZipFile(raw, "w", zipfile.ZIP_STORED) as archive:
         for name, array in arrays.items():
             put_array(archive, name, array)
         for i, rdm in enumerate(rdms):
@@ -280,4 +280,3 @@ def _write_arrays(
                 rdm.path.open("rb") as file,
             ):
                 shutil.copyfileobj(file, member, COPIED_BYTES)
-    partial.replace(path)

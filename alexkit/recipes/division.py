@@ -19,7 +19,7 @@ from alexkit.images.duplicates import find_duplicates
 from alexkit.images.source import NO_LABEL, SPLITS, ImageSource, SizedSource
 from alexkit.probes.leaks import NEAR
 from alexkit.recipes.inputs import Holdout, holdout
-from alexkit.reports.tables import write_csv
+from alexkit.reports.tables import save_csv
 
 SPLIT_FILE = "split.csv"
 COMPARED = 20_000
@@ -197,13 +197,12 @@ def tell_counts(
 
 def write_split(path: Path, source: ImageSource, rows: Holdout) -> None:
     """The rows as ``path,label,split``, a list that alexkit takes as DATA."""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-        write_csv(file, [("path", "label", "split")])
-        for part, split in ((rows.train, Split.TRAIN), (rows.judged, rows.split)):
-            records = map(source.record, part.tolist())
-            write_csv(file, ((r.path, source.classes[r.label], split.value) for r in records))
-    partial.replace(path)
+    divided = (
+        (record.path, source.classes[record.label], split.value)
+        for part, split in ((rows.train, Split.TRAIN), (rows.judged, rows.split))
+        for record in map(source.record, part.tolist())
+    )
+    save_csv(path, ("path", "label", "split"), divided)
 
 
 def learnt_from(path: Path, source: ImageSource) -> npt.NDArray[np.bool_]:

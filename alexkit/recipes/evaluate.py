@@ -30,10 +30,10 @@ from alexkit.recipes.predictions import (
     PREDICTIONS,
     PROBE_COLUMNS,
     probe_lines,
-    write_predictions,
 )
 from alexkit.recipes.reporting import report_at_the_end
 from alexkit.recipes.run_dir import Remembering, RunDir, check_out, write_json
+from alexkit.reports.tables import save_csv
 
 EVAL_FILE = "eval.json"
 HELD = 1 << 30
@@ -164,7 +164,7 @@ def _write_hardest(judged: Sequence[Judged], rows: EvalRows, path: Path) -> dict
     assert best.outcomes is not None
     assert rows.labels is not None
     lines = probe_lines(best.outcomes, rows.paths, rows.labels, rows.classes)
-    write_predictions(path, PROBE_COLUMNS, lines)
+    save_csv(path, PROBE_COLUMNS, lines)
     return {name: best.result[name] for name in ("file", "layer")}
 
 

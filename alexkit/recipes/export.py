@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import json
-import os
 import time
 import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from alexkit.errors import OutOfSpace, UsageError
+from alexkit.errors import UsageError
 from alexkit.events import Chosen, Reporter, Saved, Stage
 from alexkit.features.store import FeatureStore
 from alexkit.images.source import SPLITS
@@ -26,6 +23,7 @@ from alexkit.recipes.space import need
 from alexkit.recipes.using import ExportOptions
 from alexkit.reports.features import ROW_COLUMNS, row_records
 from alexkit.reports.tables import write_csv
+from alexkit.whole_file import MAKE_ROOM, whole_file, writing
 
 BLOCK_BYTES = 16 * 2**20
 """How much of a layer is in memory at a time."""
@@ -62,8 +60,12 @@ def run(options: ExportOptions, report: Reporter) -> dict[str, Any]:
     with FeatureStore.open(path) as store:
         layers = store.named(options.layer)
         layers = layers if write is _write_npz else []
-        with _replacing(out, sum(store.nbytes(layer) for layer in layers)) as file:
-            write(store, layers, file, report)
+        with writing(out, MAKE_ROOM):
+            out.parent.mkdir(parents=True, exist_ok=True)
+            hint = "free some space, choose another --out, or export fewer layers"
+            need(out.parent, sum(map(store.nbytes, layers)), str(out), hint)
+            with whole_file(out) as file:
+                write(store, layers, file, report)
         result = {
             "file": str(out),
             "rows": len(store),
@@ -116,37 +118,6 @@ def _format(out: Path, options: ExportOptions) -> Callable[..., None]:
     raise UsageError(f"{out} is in no format known here", hint="it ends in .npz or .csv")
 
 
-@contextmanager
-def _replacing(out: Path, nbytes: int) -> Iterator[BinaryIO]:
-    """A new file that takes its name when the block ends, and is gone if it fails.
-
-    Args:
-        nbytes: what it will hold at least.
-
-    Raises:
-        OutOfSpace: the disk is full or cannot be written.
-    """
-    partial = out.with_name(out.name + ".partial")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        hint = "free some space, choose another --out, or export fewer layers"
-        need(out.parent, nbytes, str(out), hint)
-        with partial.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(out)
-    except BaseException as error:
-        with suppress(OSError):
-            partial.unlink()
-        if isinstance(error, OSError):
-            raise OutOfSpace(
-                f"{out} cannot be written: {error.strerror or error}",
-                hint="free some space or choose another --out",
-            ) from error
-        raise
-
-
 def _write_npz(
     store: FeatureStore, layers: list[str], file: BinaryIO, report: Reporter
 ) -> None:
@@ -180,7 +151,5 @@ def _write_csv(
     store: FeatureStore, layers: list[str], file: BinaryIO, report: Reporter
 ) -> None:
     """The table of rows, in UTF-8."""
-    text = io.TextIOWrapper(file, "utf-8", newline="")
-    write_csv(text, [ROW_COLUMNS])
-    write_csv(text, ([record[name] for name in ROW_COLUMNS] for record in row_records(store)))
-    text.detach()  # the file is closed by who opened it
+    write_csv(file, [ROW_COLUMNS])
+    write_csv(file, ([record[name] for name in ROW_COLUMNS] for record in row_records(store)))

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 
 from alexkit.choices import OnnxInput
-from alexkit.errors import DataError, FileMismatch, OutOfSpace, UsageError
+from alexkit.errors import DataError, FileMismatch, UsageError
 from alexkit.events import Chosen, Note, Reporter, Saved, Warned, silent
 from alexkit.images.batches import read_batches
 from alexkit.images.opening import open_source
@@ -28,6 +28,7 @@ from alexkit.recipes.layers import AnyBackbone
 from alexkit.recipes.run_dir import RECORD, check_out, read_record, write_json
 from alexkit.recipes.space import need
 from alexkit.recipes.using import ExportOptions
+from alexkit.whole_file import MAKE_ROOM, writing
 
 SUFFIXES = (".onnx", ".pth", ".pt", ".safetensors")
 WEIGHT_FILES = (".safetensors", ".pth", ".pt", ".caffemodel", ".onnx")
@@ -78,17 +79,13 @@ def run(options: ExportOptions, report: Reporter) -> dict[str, Any]:
     partial = out.with_name(f".{out.name}.partial{out.suffix}")
     sidecar = out.with_name(out.name + ".json")
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        form, again = _written(partial, chosen, options)
-        largest = _compare(backbone, again, photos, out)
-        # Last the network itself: under its name it has all that belongs to it.
-        write_json(sidecar, _record(chosen, form, partial, len(photos), largest))
-        partial.replace(out)
-    except OSError as error:
-        raise OutOfSpace(
-            f"{out} cannot be written: {error.strerror or error}",
-            hint="free some space or choose another --out",
-        ) from error
+        with writing(out, MAKE_ROOM):
+            out.parent.mkdir(parents=True, exist_ok=True)
+            form, again = _written(partial, chosen, options)
+            largest = _compare(backbone, again, photos, out)
+            # Last the network itself: under its name it has all that belongs to it.
+            write_json(sidecar, _record(chosen, form, partial, len(photos), largest))
+            partial.replace(out)
     finally:
         partial.unlink(missing_ok=True)
     report(Note(f"probabilities differ by {largest:.1e} at most on {len(photos)} images"))

@@ -25,7 +25,7 @@ from alexkit.events import (
     Warned,
     silent,
 )
-from alexkit.features.layout import Plan, RowTable, partial_path
+from alexkit.features.layout import Plan, RowTable
 from alexkit.features.parts import drop_parts, parts_beside
 from alexkit.features.store import FeatureStore
 from alexkit.features.virtual_writer import VirtualWriter
@@ -64,6 +64,7 @@ from alexkit.recipes.sharing import (
 )
 from alexkit.recipes.trial import features_tried
 from alexkit.training.launch import Ranks
+from alexkit.whole_file import partial_path
 
 STAGE = "features"
 

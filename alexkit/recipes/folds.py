@@ -21,7 +21,7 @@ from alexkit.recipes.inputs import Holdout
 from alexkit.recipes.predictions import PREDICTIONS
 from alexkit.recipes.run_dir import Remembering, RunDir, result_in
 from alexkit.recipes.stored import StoredViews
-from alexkit.reports.tables import write_csv
+from alexkit.reports.tables import save_csv
 
 if TYPE_CHECKING:
     from alexkit.recipes.finetune_work import Work
@@ -114,10 +114,7 @@ def _join(parts: list[Path], path: Path) -> None:
     for part in parts:
         with part.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
             tables.append(list(csv.reader(file)))
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-        write_csv(file, [tables[0][0], *sorted(line for table in tables for line in table[1:])])
-    partial.replace(path)
+    save_csv(path, tables[0][0], sorted(line for table in tables for line in table[1:]))
 
 
 def _summary(results: list[dict[str, Any]], folder: RunDir) -> dict[str, Any]:

@@ -10,7 +10,6 @@ import numpy as np
 
 from alexkit.errors import DamagedFile, DataError, UsageError
 from alexkit.events import Reporter, Stage, silent
-from alexkit.features.layout import partial_path
 from alexkit.features.store import FeatureStore
 from alexkit.images.pack import SUFFIX, is_pack
 from alexkit.images.pack import Status as PackStatus
@@ -23,6 +22,7 @@ from alexkit.recipes.run_dir import RECORD, read_record
 from alexkit.recipes.verify import verify
 from alexkit.reports.features import feature_record, row_records
 from alexkit.reports.tables import size
+from alexkit.whole_file import partial_path
 
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt")

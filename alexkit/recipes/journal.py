@@ -9,8 +9,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from alexkit.recipes.progress import METRICS, write_metrics
+from alexkit.recipes.progress import METRICS
 from alexkit.reports.plots import draw_curves
+from alexkit.reports.tables import save_csv
 
 CURVES = "curves.png"
 EVENTS = "events"
@@ -47,7 +48,7 @@ class Journal:
 
     def add(self, rows: Sequence[dict[str, float]]) -> None:
         """Writes ``metrics.csv`` anew and adds the last of its ``rows`` to the events."""
-        write_metrics(self.folder / METRICS, list(rows))
+        save_csv(self.folder / METRICS, list(rows[0]), [list(row.values()) for row in rows])
         if self._wanted:
             self._add_event(rows[-1])
 

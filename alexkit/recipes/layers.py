@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from alexkit.choices import WEIGHT_WORDS, Average, Compress, FeatureDtype, Precision
 from alexkit.errors import UsageError
 from alexkit.events import Note, Reporter
-from alexkit.features.layout import DTYPES, partial_path
+from alexkit.features.layout import DTYPES
 from alexkit.features.parts import parts_beside
 from alexkit.features.pooling import Pooling, Shape
 from alexkit.images.views import Views
@@ -20,6 +20,7 @@ from alexkit.recipes.inputs import choose_backbone, choose_weights
 from alexkit.recipes.options import FeaturesOptions
 from alexkit.recipes.space import need
 from alexkit.reports.tables import size
+from alexkit.whole_file import partial_path
 
 if TYPE_CHECKING:
     from alexkit.models.torchvision_nets import TorchvisionBackbone

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,7 +15,7 @@ from alexkit.features.extract import FeatureBatch
 from alexkit.images.batches import Batch
 from alexkit.images.encode import EncodedBatch
 from alexkit.images.source import ImageSource
-from alexkit.reports.tables import csv_text
+from alexkit.reports.tables import save_csv, write_csv
 
 LEDGER = "bad_images.csv"
 HEADER = ("path", "reason", "action")
@@ -49,7 +49,9 @@ class Ledger:
                 self._rows = {
                     (image, action): reason for image, reason, action in read_ledger(path)
                 }
-            self._rewrite(path)
+            # As a whole, without the line that a kill may have cut.
+            rows = ((image, why, action) for (image, action), why in self._rows.items())
+            save_csv(path, HEADER, rows)
 
     @property
     def bad(self) -> int:
@@ -148,15 +150,8 @@ class Ledger:
         self._rows[path, action] = reason
         if self._path is not None:
             with self._path.open("ab") as file:
-                file.write(_csv((path, reason, action)))
+                write_csv(file, [(path, reason, action)])
         return True
-
-    def _rewrite(self, path: Path) -> None:
-        """Writes the file as a whole, without the line that a kill may have cut."""
-        rows = [(image, reason, action) for (image, action), reason in self._rows.items()]
-        partial = path.with_name(path.name + ".partial")
-        partial.write_bytes(_csv(HEADER, *rows))
-        partial.replace(path)
 
 
 def none_usable(count: int, place: str = "") -> DataError:
@@ -175,7 +170,3 @@ def read_ledger(path: Path) -> list[list[str]]:
     # A full disk may have cut the last line anywhere, its action too.
     whole = io.StringIO(text[: text.rfind("\n") + 1], newline="")
     return [row for row in list(csv.reader(whole))[1:] if len(row) == 3]
-
-
-def _csv(first: Sequence[str], *others: Sequence[str]) -> bytes:
-    return csv_text(first, others).encode("utf-8", "surrogateescape")

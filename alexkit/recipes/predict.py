@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 
 from alexkit.choices import Exif
-from alexkit.errors import DataError, FileMismatch, OutOfSpace, UsageError
+from alexkit.errors import DataError, FileMismatch, UsageError
 from alexkit.events import Chosen, Note, Reporter, Saved, Stage
 from alexkit.features.pooling import Pooling
 from alexkit.images.draws import Rows
@@ -45,7 +45,8 @@ from alexkit.recipes.orientation import settle_exif
 from alexkit.recipes.run_dir import check_out
 from alexkit.recipes.using import PredictOptions
 from alexkit.reports.predictions import prediction_rows
-from alexkit.reports.tables import csv_text
+from alexkit.reports.tables import csv_bytes
+from alexkit.whole_file import MAKE_ROOM, whole_file, writing
 
 TOP = 5
 FORMATS = (".csv", ".json")
@@ -346,17 +347,10 @@ def _check_out(options: PredictOptions) -> None:
 
 def _write(out: Path, result: dict[str, Any]) -> None:
     if out.suffix.lower() == ".csv":
-        text = csv_text(*prediction_rows(result))
+        data = csv_bytes(*prediction_rows(result))
     else:
-        text = json.dumps(result, indent=2) + "\n"
-    partial = out.with_name(out.name + ".partial")
-    try:
+        data = json.dumps(result, indent=2).encode() + b"\n"
+    with writing(out, MAKE_ROOM):
         out.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(out)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise OutOfSpace(
-            f"{out} cannot be written: {error.strerror}",
-            hint="free some space or choose another --out",
-        ) from error
+        with whole_file(out) as file:
+            file.write(data)

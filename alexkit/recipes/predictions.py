@@ -20,7 +20,7 @@ from alexkit.errors import DamagedFile
 from alexkit.images.batches import Batch
 from alexkit.images.source import ImageSource
 from alexkit.probes.outcomes import Outcomes
-from alexkit.reports.tables import csv_text
+from alexkit.reports.tables import save_csv
 
 PREDICTIONS = "predictions.csv"
 COLUMNS = ("path", "class", "predicted", "p_class", "p_predicted", "top5")
@@ -71,7 +71,7 @@ class Predictions:
         values = np.concatenate([part for _, part in self._parts])
         order = np.argsort(rows, kind="stable")
         rows, values = rows[order], values[order]
-        write_predictions(path, COLUMNS, map(self._line, rows.tolist(), values.tolist()))
+        save_csv(path, COLUMNS, map(self._line, rows.tolist(), values.tolist()))
 
     def _line(self, row: int, values: Sequence[float]) -> list[Any]:
         label, predicted, p_class, p_predicted, top5 = values
@@ -91,15 +91,6 @@ def probe_lines(
         names = classes[int(labels[row])], classes[int(outcomes.predicted[row])]
         counts = int(outcomes.right[row]), int(outcomes.tested[row])
         yield [paths[row], *names, f"{outcomes.margin[row]:.6g}", *counts]
-
-
-def write_predictions(
-    path: Path, columns: Sequence[str], lines: Iterable[Sequence[Any]]
-) -> None:
-    """Writes a CSV file as a whole; names are kept to the byte."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(csv_text(columns, lines).encode("utf-8", "surrogateescape"))
-    partial.replace(path)
 
 
 def read_predictions(path: Path) -> list[dict[str, str]]:

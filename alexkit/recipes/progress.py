@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from alexkit.reports.tables import csv_text
 from alexkit.training.loop import StepResult
 
 METRICS = "metrics.csv"
@@ -50,11 +48,3 @@ class Progress:
             self.in_a_row += 1
         for name, value in told.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
-
-
-def write_metrics(path: Path, rows: list[dict[str, float]]) -> None:
-    """Writes ``metrics.csv`` as a whole, one row an epoch."""
-    text = csv_text(list(rows[0]), [list(row.values()) for row in rows])
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)

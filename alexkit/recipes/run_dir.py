@@ -27,6 +27,7 @@ from alexkit.errors import AlexkitError, DamagedFile, Interrupted, OutputExists,
 from alexkit.events import Chosen, Event, Note, Reporter
 from alexkit.json_text import from_json
 from alexkit.recipes.options import SharedOptions, to_record
+from alexkit.whole_file import whole_file
 
 RUNS = Path("runs")
 RECORD = "run.json"
@@ -63,13 +64,8 @@ def versions() -> dict[str, str]:
 
 def write_json(path: Path, record: Mapping[str, Any]) -> None:
     """Writes a JSON file so that a reader sees the old one or the new one, whole."""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8") as file:
-        json.dump(record, file, indent=2, allow_nan=False)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    with whole_file(path) as file:
+        file.write(json.dumps(record, indent=2, allow_nan=False).encode() + b"\n")
 
 
 def check_out(out: Path, overwrite: bool, made_from: Path | None = None) -> None:
@@ -375,7 +371,6 @@ def _lock(path: Path) -> IO[str]:
 def _take_back(path: Path) -> None:
     """Removes a folder whose first record could not be written."""
     with suppress(OSError):  # what went wrong is told already
-        (path / f"{RECORD}.partial").unlink(missing_ok=True)
         (path / "state" / "lock").unlink()
         (path / "state").rmdir()
         path.rmdir()

@@ -34,9 +34,10 @@ from alexkit.recipes.inputs import choose_data, data_record, open_data, tell_pac
 from alexkit.recipes.judged_rows import Task, choose_rows
 from alexkit.recipes.ledger import LEDGER, Ledger, none_usable
 from alexkit.recipes.orientation import settle_exif
-from alexkit.recipes.predictions import COLUMNS, PREDICTIONS, write_predictions
+from alexkit.recipes.predictions import COLUMNS, PREDICTIONS
 from alexkit.recipes.run_dir import Remembering, RunDir, write_json
 from alexkit.recipes.using import ValidateOptions
+from alexkit.reports.tables import save_csv
 
 VALIDATE_FILE = "validate.json"
 CONFUSION_FILE = "confusion.csv"
@@ -230,7 +231,7 @@ class _Judged:
         down, across = np.unique(self.labels), np.unique(predicted)
         header = ["class", *(names[at] for at in across)]
         lines = [[names[at], *table[at, across].tolist()] for at in down]
-        write_predictions(folder / CONFUSION_FILE, header, lines)
+        save_csv(folder / CONFUSION_FILE, header, lines)
         top5 = np.argsort(-self.scores, axis=1, kind="stable")[:, :5]
         rows = self.task.rows[self.there].tolist()
         told = [
@@ -246,4 +247,4 @@ class _Judged:
                 rows, self.labels, predicted, self.scores, top5, strict=True
             )
         ]
-        write_predictions(folder / PREDICTIONS, COLUMNS, told)
+        save_csv(folder / PREDICTIONS, COLUMNS, told)

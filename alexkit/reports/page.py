@@ -24,6 +24,7 @@ from markupsafe import Markup
 
 from alexkit import __version__
 from alexkit.reports.tables import Table
+from alexkit.whole_file import whole_file
 
 ASSETS = Path(__file__).parent / "assets"
 SCRIPTS = ("chart.umd.min.js", "page.js")
@@ -293,13 +294,8 @@ def write_page(page: Page, path: Path) -> None:
     Raises:
         OSError: it cannot be written; an older one is as it was.
     """
-    partial = path.with_name(path.name + ".partial")
-    try:
-        partial.write_bytes(render(page).encode("utf-8", "backslashreplace"))
-        partial.replace(path)
-    except OSError:
-        partial.unlink(missing_ok=True)
-        raise
+    with whole_file(path) as file:
+        file.write(render(page).encode("utf-8", "backslashreplace"))
 
 
 @functools.cache

@@ -15,6 +15,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter, PercentFormatter
 
 from alexkit.reports.page import Chart, Dots, shown
+from alexkit.whole_file import whole_file
 
 LEARNED, HELD_OUT = "#0072B2", "#D55E00"
 """Blue and vermilion of Okabe and Ito's palette, apart for every kind of colour vision."""
@@ -58,15 +59,10 @@ def save(figure: Figure, path: Path, *, dpi: int = PRINT_DPI) -> Path:
         OSError: it cannot be written; an older file is as it was.
     """
     kind = path.suffix[1:].lower()
-    partial = path.with_name(path.name + ".partial")
     # Without the date, so that equal figures are equal files.
     metadata = {"Date": None} if kind == "svg" else {}
-    try:
-        figure.savefig(partial, format=kind, dpi=dpi, metadata=metadata)
-        partial.replace(path)
-    except OSError:
-        partial.unlink(missing_ok=True)
-        raise
+    with whole_file(path) as file:
+        figure.savefig(file, format=kind, dpi=dpi, metadata=metadata)
     return path
 
 

@@ -5,21 +5,35 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TextIO
+from itertools import chain
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from alexkit.whole_file import whole_file
 
 Table = tuple[list[str], list[list[str]]]
 """Header cells, then rows of cells."""
 
 
-def csv_text(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+def csv_bytes(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
     """A table as CSV."""
-    text = io.StringIO(newline="")
-    write_csv(text, [header, *rows])
-    return text.getvalue()
+    file = io.BytesIO()
+    write_csv(file, chain([header], rows))
+    return file.getvalue()
 
 
-def write_csv(file: TextIO, rows: Iterable[Sequence[Any]]) -> None:
-    """Rows as CSV, each ended by a line feed.
+def save_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """A table as a CSV file, written as a whole.
+
+    Raises:
+        OSError: it cannot be written; an older one is as it was.
+    """
+    with whole_file(path) as file:
+        write_csv(file, chain([header], rows))
+
+
+def write_csv(file: BinaryIO, rows: Iterable[Sequence[Any]]) -> None:
+    """Rows as CSV in UTF-8, each ended by a line feed; names of files are kept to the byte.
 
     Python before 3.13 puts a carriage return in quotes only where it is of a line's end: the
     name of a file could make two rows of one.
@@ -28,7 +42,7 @@ def write_csv(file: TextIO, rows: Iterable[Sequence[Any]]) -> None:
     writer = csv.writer(line, lineterminator="\r\n")
     for row in rows:
         writer.writerow(row)
-        file.write(line.getvalue()[:-2] + "\n")
+        file.write(line.getvalue()[:-2].encode("utf-8", "surrogateescape") + b"\n")
         line.seek(0)
         line.truncate()
 

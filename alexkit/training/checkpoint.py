@@ -12,12 +12,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +28,7 @@ from alexkit.errors import DamagedFile, OutOfSpace
 from alexkit.json_text import from_json
 from alexkit.models.tensorfile import sync_folder, write_tensors
 from alexkit.models.weights import file_sha256
+from alexkit.whole_file import sync, whole_file
 
 FORMAT = "alexkit/checkpoint"
 FORMAT_VERSION = 1
@@ -117,20 +116,16 @@ class CheckpointFolder:
         began = time.perf_counter()
         tensor_path = self._file(checkpoint.step, "safetensors")
         record_path = self._file(checkpoint.step, "json")
-        partials = [_partial(tensor_path), _partial(record_path)]
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._remove(lambda step, name: name.endswith(".partial"))
             flat = _flat(checkpoint.tensors)
             _check_space(self.path, sum(t.numel() * t.element_size() for t in flat.values()))
-            nbytes, sha256 = write_tensors(partials[0], flat)
-            record = _record(checkpoint, tensor_path.name, nbytes, sha256)
-            with partials[1].open("w", encoding="utf-8") as file:
-                json.dump(record, file, indent=2, allow_nan=False)
-                file.flush()
-                os.fsync(file.fileno())
-            partials[0].replace(tensor_path)
-            partials[1].replace(record_path)
+            with whole_file(record_path) as told, whole_file(tensor_path) as file:
+                nbytes, sha256 = write_tensors(file, flat)
+                record = _record(checkpoint, tensor_path.name, nbytes, sha256)
+                told.write(json.dumps(record, indent=2, allow_nan=False).encode())
+                sync(told)  # before the tensors get their name
             sync_folder(self.path)
         except OSError as problem:
             raise OutOfSpace(
@@ -138,10 +133,6 @@ class CheckpointFolder:
                 f"{problem.strerror}",
                 hint="make room or mend the disk; the same command resumes",
             ) from problem
-        finally:
-            for partial in partials:
-                with suppress(OSError):  # what went wrong first is what to tell
-                    partial.unlink()
         # A step is saved twice where an epoch ends: before and after it is judged.
         if checkpoint.step != self._good:
             self._good, self._before = checkpoint.step, self._good
@@ -193,10 +184,6 @@ class SaveRule:
         """A save that took ``seconds`` is just done."""
         self._last = self.clock()
         self._pause = max(self.least_seconds, self.cost_ratio * seconds)
-
-
-def _partial(path: Path) -> Path:
-    return path.with_name(path.name + ".partial")
 
 
 def _flat(groups: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:

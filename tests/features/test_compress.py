@@ -11,8 +11,8 @@ import pytest
 from alexkit.choices import Compress
 from alexkit.errors import FileMismatch, Interrupted, OutOfSpace, OutputExists
 from alexkit.features.compress import copy_path
-from alexkit.features.layout import partial_path
 from alexkit.features.store import FeatureStore
+from alexkit.whole_file import partial_path
 from tests.features.conftest import Example
 
 FILTERS = [Compress.LZF, Compress.GZIP]

@@ -39,13 +39,13 @@ from alexkit.images.pack import (
     Status,
     is_pack,
     jpeg_length,
-    partial_path,
     read_tables,
 )
 from alexkit.images.packed import JpegPack, PackSource, PixelPack, open_pack
 from alexkit.images.packing import PackWriter, begin_pack
 from alexkit.images.preprocess import Preprocess
 from alexkit.images.source import SPLITS, ImageSource
+from alexkit.whole_file import partial_path
 from tests.conftest import textured_rgb
 
 SMALL = Preprocess(resize=20, crop=16)

@@ -19,10 +19,11 @@ import numpy as np
 import pytest
 
 from alexkit.events import Event, StageAdvanced, StageStarted
-from alexkit.features.layout import Status, partial_path
+from alexkit.features.layout import Status
 from alexkit.features.store import FeatureStore
 from alexkit.recipes import features
 from alexkit.recipes.options import FeaturesOptions, from_values
+from alexkit.whole_file import partial_path
 
 KILLS = 100
 COPIES = 6

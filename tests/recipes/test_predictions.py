@@ -18,8 +18,8 @@ from alexkit.recipes.predictions import (
     PROBE_COLUMNS,
     Predictions,
     read_predictions,
-    write_predictions,
 )
+from alexkit.reports.tables import save_csv
 from tests.conftest import photos_in
 
 ODD = 'a "quoted", <script>alert(1)</script>\n😀 \udcff.jpg'
@@ -71,7 +71,7 @@ def test_probabilities_are_those_of_the_logits(tmp_path: Path) -> None:
 
 
 def test_names_are_kept_to_the_byte(tmp_path: Path) -> None:
-    write_predictions(tmp_path / "p.csv", COLUMNS, [[ODD, ODD, "b", "0.1", "0.9", 1]])
+    save_csv(tmp_path / "p.csv", COLUMNS, [[ODD, ODD, "b", "0.1", "0.9", 1]])
     (line,) = read_predictions(tmp_path / "p.csv")
     assert line["path"] == line["class"] == ODD
 
@@ -79,7 +79,7 @@ def test_names_are_kept_to_the_byte(tmp_path: Path) -> None:
 def test_what_is_no_such_file_is_told(tmp_path: Path) -> None:
     assert read_predictions(tmp_path / "none.csv") == []
     path = tmp_path / "p.csv"
-    write_predictions(path, PROBE_COLUMNS, [["x", "a", "b", "-0.2", 0, 1]] * 3)
+    save_csv(path, PROBE_COLUMNS, [["x", "a", "b", "-0.2", 0, 1]] * 3)
     path.write_bytes(path.read_bytes()[:-6])
     with pytest.raises(DamagedFile):
         read_predictions(path)

@@ -7,7 +7,7 @@ import io
 
 import pytest
 
-from alexkit.reports.tables import csv_text, percent, size
+from alexkit.reports.tables import csv_bytes, percent, size
 
 
 def test_percent() -> None:
@@ -25,7 +25,7 @@ def test_size(count: int, told: str) -> None:
 
 @pytest.mark.parametrize("name", ["a\rb", "a\nb", "a\r\nb", "a,b", 'a"b', "\r", ""])
 def test_a_name_is_one_cell_of_csv_whatever_is_in_it(name: str) -> None:
-    text = csv_text(["path", "label"], [[name, "x"], ["next", "y"]])
+    text = csv_bytes(["path", "label"], [[name, "x"], ["next", "y"]]).decode()
     assert list(csv.reader(io.StringIO(text, newline=""))) == [
         ["path", "label"],
         [name, "x"],

@@ -1,0 +1,65 @@
+"""Files that get their name when they are whole: nobody meets half of one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from alexkit.errors import OutOfSpace
+
+UNFINISHED = ".partial"
+"""Behind the name of a file that is being written."""
+MAKE_ROOM = "free some space or choose another --out"
+
+
+def partial_path(path: Path) -> Path:
+    """Where a file is written until it is whole."""
+    return path.with_name(path.name + UNFINISHED)
+
+
+@contextmanager
+def whole_file(
+    path: Path, unborn: Path | None = None, *, synced: bool = True
+) -> Iterator[BinaryIO]:
+    """An empty file to write, which takes the place of ``path`` when the block ends. If that
+    fails it goes, and what was there before stays.
+
+    Args:
+        unborn: where it is until then; None is :func:`partial_path`.
+        synced: bring it to the disk before, so that a power cut leaves the old one or the new.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    unborn = unborn or partial_path(path)
+    try:
+        with open(unborn, "w+b") as file:
+            yield file
+            if synced:
+                sync(file)
+        os.replace(unborn, path)
+    except BaseException:
+        with suppress(OSError):  # what went wrong first is what to tell
+            unborn.unlink()
+        raise
+
+
+def sync(file: BinaryIO) -> None:
+    """Waits until what was written is on the disk."""
+    file.flush()
+    os.fsync(file.fileno())
+
+
+@contextmanager
+def writing(
+    path: Path, hint: str = f"{MAKE_ROOM}; the same command then continues"
+) -> Iterator[None]:
+    """Turns what the system says when a file cannot be written into :class:`OutOfSpace`."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error).partition("\n")[0]
+        raise OutOfSpace(f"{path} cannot be written: {reason}", hint=hint) from error
