@@ -16,7 +16,7 @@ import numpy.typing as npt
 from alexkit.errors import UnreadableImage
 from alexkit.images.files import IMAGE_SUFFIXES, shown
 from alexkit.images.limits import MAX_FILE_BYTES
-from alexkit.images.source import SPLITS, ImageRecord, LabelledRows, Line, fingerprint_of
+from alexkit.images.source import LabelledRows, located
 from alexkit.images.tars import TarIndex
 
 _OPEN_AT_MOST = 128
@@ -63,11 +63,10 @@ class ArchiveSource(LabelledRows):
         assert len(self.labels) == len(self.splits) == self._ends[-1]
         self._open()
 
-    def record(self, row: int) -> ImageRecord:
-        """Path, label and split of a row."""
+    def path_of(self, row: int) -> str:
+        """The path in the archive, behind the part's prefix."""
         part, at = self._at(row)
-        path = shown(os.fsdecode(part.index.path(at)))
-        return ImageRecord(part.prefix + path, int(self.labels[row]), SPLITS[self.splits[row]])
+        return part.prefix + shown(os.fsdecode(part.index.path(at)))
 
     def read(self, row: int) -> bytes:
         """The image's bytes; safe to call from several threads and after a fork.
@@ -112,28 +111,17 @@ class ArchiveSource(LabelledRows):
             raise UnreadableImage(f"{part.place.name} has become shorter", hint=_HINT)
         return data
 
-    def fingerprint(self) -> str:
-        """As :meth:`FileSource.fingerprint <alexkit.images.files.FileSource.fingerprint>`.
-
-        Equal to that of the same files unpacked.
-        """
-        return fingerprint_of(self.classes, self.lines())
-
-    def lines(self) -> Iterator[Line]:
-        """What the fingerprint is made of, row by row."""
-        row = 0
+    def files(self) -> Iterator[tuple[bytes, int]]:
+        """Path and size of each row, as if they were unpacked."""
         for part in self.parts:
             prefix = part.prefix.encode("utf-8", "surrogateescape")
             sizes = part.index.sizes[part.rows].tolist()
             for at, size in zip(part.rows.tolist(), sizes, strict=True):
-                path = prefix + part.index.path(at)
-                yield path, int(self.labels[row]), int(self.splits[row]), size
-                row += 1
+                yield prefix + part.index.path(at), size
 
     def _at(self, row: int) -> tuple[Part, int]:
-        which = int(np.searchsorted(self._ends, row, side="right"))
-        part = self.parts[which]
-        return part, int(part.rows[row - (int(self._ends[which]) - len(part.rows))])
+        which, at = located(self._ends, row)
+        return self.parts[which], int(self.parts[which].rows[at])
 
     def _open(self) -> None:
         self._files: dict[Path, int] = {}
@@ -143,7 +131,7 @@ class ArchiveSource(LabelledRows):
     def _read(self, place: Path, size: int, offset: int) -> bytes:
         file = self._files.get(place)
         if file is None:
-            opened = os.open(place, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+            opened = os.open(place, os.O_RDONLY)
             with self._lock:
                 if len(self._files) < _OPEN_AT_MOST:
                     file = self._files.setdefault(place, opened)

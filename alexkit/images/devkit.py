@@ -21,13 +21,14 @@ import scipy.io
 from scipy.io.matlab import MatReadError
 
 from alexkit.errors import DataError
-from alexkit.images.files import shown
+from alexkit.images.files import cannot_read, names_in, shown
 
 _TRUTH = re.compile(r"ILSVRC201[2-7]_(clsloc_)?validation_ground_truth\.txt")
 _TABLES = ("meta.mat", "meta_clsloc.mat", "meta_clsloc.csv")
 _SOLUTION = "LOC_val_solution.csv"
 _ARCHIVE = re.compile(r"ILSVRC.*devkit.*\.(tar\.gz|tgz|tar)")
-_WNID = re.compile(r"n\d{8}")
+WNID = re.compile(r"n\d{8}")
+"""A WordNet id, which is what ImageNet calls a class."""
 _LARGEST = 1 << 26
 """Bytes; the files of the real kits have less than 4 MB."""
 
@@ -57,13 +58,13 @@ def find_devkit(folder: Path) -> Devkit | None:
     Raises:
         DataError: a kit is there, but damaged or incomplete.
     """
-    names = _names(folder)
+    names = names_in(folder)
     inside = [name for name in names if "devkit" in name.lower() and (folder / name).is_dir()]
     for place in (folder, *(folder / name for name in inside)):
         for part in (place, place / "data"):
             files = {
                 name: part / name
-                for name in _names(part)
+                for name in names_in(part)
                 if _is_kit_file(name) and (part / name).is_file()
             }
             if _SOLUTION in files or any(map(_TRUTH.fullmatch, files)):
@@ -127,7 +128,7 @@ def _wnids_of_csv(where: str, data: bytes) -> dict[int, str]:
 
 
 def _checked(where: str, wnids: dict[int, str]) -> dict[int, str]:
-    odd = [wnid for wnid in wnids.values() if not _WNID.fullmatch(wnid)]
+    odd = [wnid for wnid in wnids.values() if not WNID.fullmatch(wnid)]
     if odd or not wnids or len(set(wnids.values())) != len(wnids):
         what = f"{odd[0]!r} for a WordNet id" if odd else "a class twice or none"
         raise DataError(f"{where} has {what}", hint=_HINT)
@@ -139,7 +140,7 @@ def _solution(place: str, data: bytes) -> dict[str, str]:
     classes: dict[str, str] = {}
     for row in csv.reader(io.StringIO(data.decode("utf-8", "replace"), newline="")):
         words = row[1].split() if len(row) == 2 else []
-        if words and _WNID.fullmatch(words[0]):
+        if words and WNID.fullmatch(words[0]):
             classes[row[0]] = words[0]
         elif row and row[0] != "ImageId":
             raise DataError(
@@ -175,15 +176,4 @@ def _bytes_of(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise DataError(
-            f"cannot read {shown(str(path))}: {error.strerror}",
-            hint="give yourself permission to read it",
-        ) from error
-
-
-def _names(folder: Path) -> list[str]:
-    """Sorted names; none where it is no folder or cannot be listed, which others tell."""
-    try:
-        return sorted(os.listdir(folder))
-    except OSError:
-        return []
+        raise cannot_read(path, error) from error

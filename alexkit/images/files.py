@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from alexkit.choices import Split
-from alexkit.errors import UnreadableImage
+from alexkit.errors import DataError, UnreadableImage
 from alexkit.images.limits import MAX_FILE_BYTES
-from alexkit.images.source import SPLITS, ImageRecord, LabelledRows, Line, fingerprint_of
+from alexkit.images.source import LabelledRows
 
 IMAGE_SUFFIXES = frozenset(
     {
@@ -62,10 +62,9 @@ class FileSource(LabelledRows):
     place: Path
     paths: tuple[str, ...]
 
-    def record(self, row: int) -> ImageRecord:
-        """Path, label and split of a row."""
-        split = SPLITS[self.splits[row]]
-        return ImageRecord(shown(self.paths[row]), int(self.labels[row]), split)
+    def path_of(self, row: int) -> str:
+        """The path, as text that can be stored."""
+        return shown(self.paths[row])
 
     def read(self, row: int) -> bytes:
         """The file's bytes; safe to call from several threads.
@@ -75,18 +74,10 @@ class FileSource(LabelledRows):
         """
         return read_file(self._path(row))
 
-    def fingerprint(self) -> str:
-        """Hex SHA-256 over classes, and paths, labels, splits and file sizes in row order.
-
-        Looks at every file's size, not at what is in it: seconds for a million files.
-        """
-        return fingerprint_of(self.classes, self.lines())
-
-    def lines(self) -> Iterator[Line]:
-        """What the fingerprint is made of, row by row."""
+    def files(self) -> Iterator[tuple[bytes, int]]:
+        """Path and size of each row: seconds for a million files."""
         for row, path in enumerate(self.paths):
-            name = path.encode("utf-8", "surrogateescape")
-            yield name, int(self.labels[row]), int(self.splits[row]), self._size(row)
+            yield path.encode("utf-8", "surrogateescape"), self._size(row)
 
     def sizes(self) -> npt.NDArray[np.int64]:
         """(N) int64: bytes of each file; -1 where it is missing."""
@@ -121,7 +112,7 @@ def read_file(path: str | Path, *, last: int | None = None) -> bytes:
     """
     try:
         # A pipe that nobody writes to would hold up its opening too.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
         try:
             return _read(descriptor, last)
         finally:
@@ -143,6 +134,32 @@ def _read(descriptor: int, last: int | None) -> bytes:
         if last is not None:
             file.seek(max(0, size - last))
         return file.read(-1 if last is None else last)
+
+
+def cannot_read(path: Path, error: OSError) -> DataError:
+    """What a command ends with that may not read a file."""
+    return DataError(
+        f"cannot read {shown(str(path))}: {error.strerror}",
+        hint="give yourself permission to read it",
+    )
+
+
+def names_in(folder: Path) -> list[str]:
+    """Sorted names; none where it is no folder or cannot be listed, which others tell."""
+    try:
+        return sorted(os.listdir(folder))
+    except OSError:
+        return []
+
+
+def below(folder: str, name: str) -> str:
+    """A path with ``/`` from that of a folder, "" being the root, and a name in it."""
+    return f"{folder}/{name}" if folder else name
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file is named like an image."""
+    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
 
 
 def shown(name: str) -> str:

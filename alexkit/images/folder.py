@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +16,14 @@ from alexkit.images.files import (
     SPLIT_ORDER,
     SPLIT_WORDS,
     FileSource,
+    below,
     counted,
     order_notes,
     shown,
 )
 from alexkit.images.indexes import SUFFIX as INDEX_SUFFIX
-from alexkit.images.source import NO_LABEL, SPLITS
+from alexkit.images.labels import missing_notes, numbered
+from alexkit.images.source import SPLITS
 
 _NOT_DATA = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN"})
 """Folders that archives, network disks and Windows add; hidden in all but name."""
@@ -60,38 +61,51 @@ def open_folder(
     walk = _Walk(os.path.abspath(root), frozenset(apart))
     parts, notes = _parts(walk, has_kit=known is not None)
     rows: list[tuple[Split, str | None, str]] = []
-    found: dict[Split, set[str]] = defaultdict(set)
     folders: set[str] = set()
     deep: list[str] = []
     for split, folder in parts:
         by_class = {
-            name: walk.images_below(_join(folder, name)) for name in walk.folders(folder)
+            name: walk.images_below(below(folder, name)) for name in walk.folders(folder)
         }
-        loose = [_join(folder, name) for name in walk.images(folder)]
+        loose = [below(folder, name) for name in walk.images(folder)]
         folders.update(by_class)
         for name, paths in by_class.items():
             rows.extend((split, name, path) for path in paths)
-            if paths:
-                found[split].add(name)
-                if not walk.images(_join(folder, name)):
-                    deep.append(_join(folder, name))
+            if paths and not walk.images(below(folder, name)):
+                deep.append(below(folder, name))
         if not any(by_class.values()):
             for path in loose:
-                label = (known or {}).get(os.path.splitext(os.path.basename(path))[0])
-                rows.append((split, label, path))
-                if label is not None:
-                    found[split].add(label)
+                stem = os.path.splitext(os.path.basename(path))[0]
+                rows.append((split, (known or {}).get(stem), path))
         elif loose:
             images = counted(len(loose), "image", loose)
             notes.append(f"{images} beside the class folders left out: no label")
     if not rows:
         raise _nothing_in(walk)
-    notes += (
-        _class_notes(found, folders, whole=not apart)
-        + _depth_notes(walk, found, deep)
-        + walk.notes()
+    # Names of classes are not empty, so that images without one come first.
+    rows.sort(key=lambda row: (SPLIT_ORDER.index(row[0]), row[1] or "", row[2]))
+    classes, labels, unlabelled = numbered(
+        [name for _, name, _ in rows], ": not in class folders"
     )
-    return _source(walk.root, rows, notes)
+    splits = np.array([SPLITS.index(split) for split, _, _ in rows], np.uint8)
+    if empty := sorted(folders - set(classes)) if classes else []:
+        notes.append(f"{counted(len(empty), 'folder', empty)} without images: no class")
+    if not apart:
+        notes += missing_notes(classes, labels, splits)
+    if deep and len(deep) == len({row[:2] for row in rows if row[1] is not None}):
+        notes.append(_too_deep(walk, deep))
+    if odd := [path for _, _, path in rows if shown(path) != path]:
+        unlabelled.append(f"{counted(len(odd), 'name', odd)} not UTF-8: shown with \\x escapes")
+    return FileSource(
+        kind="folder",
+        root=shown(walk.root),
+        classes=tuple(map(shown, classes)),
+        labels=labels,
+        splits=splits,
+        notes=(*notes, *order_notes(classes), *walk.notes(), *unlabelled),
+        place=Path(walk.root),
+        paths=tuple(path for _, _, path in rows),
+    )
 
 
 def every_image(root: Path) -> tuple[list[str], list[str]]:
@@ -102,7 +116,7 @@ def every_image(root: Path) -> tuple[list[str], list[str]]:
         DataError: a folder cannot be listed.
     """
     walk = _Walk(os.path.abspath(root), frozenset())
-    paths = [*walk.images("")]
+    paths = list(walk.images(""))
     for name in walk.folders(""):
         paths += walk.images_below(name)
     return sorted(paths), walk.notes()
@@ -129,56 +143,14 @@ def _parts(walk: _Walk, *, has_kit: bool) -> tuple[list[tuple[Split, str]], list
     return [(split, name) for name, split in named.items()], notes
 
 
-def _class_notes(
-    found: Mapping[Split, set[str]], folders: set[str], *, whole: bool
-) -> list[str]:
-    classes: set[str] = set().union(*found.values())
-    notes = []
-    if empty := sorted(folders - classes) if classes else []:
-        notes.append(f"{counted(len(empty), 'folder', empty)} without images: no class")
-    for split in SPLIT_ORDER if whole else ():
-        if split in found and (missing := sorted(classes - found[split])):
-            notes.append(
-                f"{split.value} has no image of {counted(len(missing), 'class', missing)}"
-            )
-    return notes + order_notes(sorted(classes))
-
-
-def _depth_notes(walk: _Walk, found: Mapping[Split, set[str]], deep: list[str]) -> list[str]:
-    """Tells when every class folder holds only folders: probably one level too high."""
-    if not deep or len(deep) != sum(map(len, found.values())):
-        return []
+def _too_deep(walk: _Walk, deep: list[str]) -> str:
+    """Tells that every class folder holds only folders: probably one level too high."""
     example = deep[0]
     inner = walk.folders(example)
-    hint = f"try {shown(_join(walk.root, example))}" if len(deep) == 1 else "try one level down"
-    return [
+    hint = f"try {shown(below(walk.root, example))}" if len(deep) == 1 else "try one level down"
+    return (
         f"{shown(example)!r} holds no image itself but {counted(len(inner), 'folder', inner)};"
         f" if those are the classes, {hint}"
-    ]
-
-
-def _source(
-    root: str, rows: list[tuple[Split, str | None, str]], notes: list[str]
-) -> FileSource:
-    classes = sorted({name for _, name, _ in rows if name is not None})
-    index = {name: label for label, name in enumerate(classes)}
-    keyed = sorted(
-        (SPLIT_ORDER.index(split), NO_LABEL if name is None else index[name], path)
-        for split, name, path in rows
-    )
-    if classes and (unlabelled := sum(label == NO_LABEL for _, label, _ in keyed)):
-        notes.append(f"{counted(unlabelled, 'image')} without a label: not in class folders")
-    if odd := [path for _, _, path in keyed if shown(path) != path]:
-        notes.append(f"{counted(len(odd), 'name', odd)} not UTF-8: shown with \\x escapes")
-    return FileSource(
-        kind="folder",
-        root=shown(root),
-        classes=tuple(map(shown, classes)),
-        labels=np.array([label for _, label, _ in keyed], np.int32),
-        splits=np.array([SPLITS.index(SPLIT_ORDER[rank]) for rank, _, _ in keyed], np.uint8),
-        notes=tuple(notes),
-        place=Path(root),
-        paths=tuple(path for _, _, path in keyed),
     )
 
 
@@ -197,16 +169,6 @@ def _hidden(count: int) -> str:
     return f"{count:,} hidden file{'s or folders' if count > 1 else ' or folder'}"
 
 
-def _join(folder: str, name: str) -> str:
-    return f"{folder}/{name}" if folder else name
-
-
-@dataclass(frozen=True)
-class _Listing:
-    folders: tuple[str, ...]
-    images: tuple[str, ...]
-
-
 class _Walk:
     """Lists each folder below a root once, and counts what is left out on the way.
 
@@ -219,17 +181,17 @@ class _Walk:
         self.hidden = 0
         self.others: Counter[str] = Counter()
         self._loops: set[str] = set()
-        self._listed: dict[str, _Listing] = {}
+        self._listed: dict[str, tuple[list[str], list[str]]] = {}
         real = Path(os.path.realpath(root))
         self._above_root = {self._identity(str(place)) for place in (real, *real.parents)}
 
-    def folders(self, folder: str) -> tuple[str, ...]:
+    def folders(self, folder: str) -> list[str]:
         """Names of the folders in a folder, sorted by code point."""
-        return self._list(folder).folders
+        return self._list(folder)[0]
 
-    def images(self, folder: str) -> tuple[str, ...]:
+    def images(self, folder: str) -> list[str]:
         """Names of the images in a folder, sorted by code point."""
-        return self._list(folder).images
+        return self._list(folder)[1]
 
     def images_below(self, folder: str) -> list[str]:
         """Paths of the images in a folder and in those below it, links followed."""
@@ -244,9 +206,9 @@ class _Walk:
             if identity in chain:
                 self._loops.add(folder)
                 continue
-            paths.extend(_join(folder, name) for name in self.images(folder))
+            paths.extend(below(folder, name) for name in self.images(folder))
             inside = chain | {identity}
-            pending.extend((_join(folder, name), inside) for name in self.folders(folder))
+            pending.extend((below(folder, name), inside) for name in self.folders(folder))
         return paths
 
     def notes(self) -> list[str]:
@@ -262,18 +224,16 @@ class _Walk:
             notes.append(f"{counted(len(loops), 'link', loops)} to a folder above not followed")
         return notes
 
-    def _list(self, folder: str) -> _Listing:
-        if folder not in self._listed:
-            self._listed[folder] = self._scan(folder)
-        return self._listed[folder]
-
-    def _scan(self, folder: str) -> _Listing:
-        folders, images = [], []
+    def _list(self, folder: str) -> tuple[list[str], list[str]]:
+        if folder in self._listed:
+            return self._listed[folder]
+        folders: list[str] = []
+        images: list[str] = []
         try:
             with os.scandir(os.path.join(self.root, folder)) as entries:
                 for entry in entries:
                     name = entry.name
-                    if self.apart and _join(folder, name) in self.apart:
+                    if self.apart and below(folder, name) in self.apart:
                         continue
                     if INDEX_SUFFIX in name:
                         continue
@@ -288,7 +248,8 @@ class _Walk:
                         images.append(name)
         except OSError as error:
             raise self._closed(folder, error) from error
-        return _Listing(tuple(sorted(folders)), tuple(sorted(images)))
+        self._listed[folder] = sorted(folders), sorted(images)
+        return self._listed[folder]
 
     def _identity(self, folder: str) -> tuple[int, int]:
         """What two paths share that lead to the same folder."""

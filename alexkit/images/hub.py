@@ -12,10 +12,10 @@ import numpy as np
 
 from alexkit.errors import DataError, UnreadableImage
 from alexkit.images.files import (
-    IMAGE_SUFFIXES,
     SPLIT_ORDER,
     SPLIT_WORDS,
     counted,
+    is_image_name,
     read_file,
     shown,
 )
@@ -27,7 +27,7 @@ from alexkit.images.shards import (
     arrow_table,
     pyarrow_module,
 )
-from alexkit.images.source import SPLITS, ImageRecord, LabelledRows, Line, fingerprint_of
+from alexkit.images.source import SPLITS, LabelledRows, located
 from alexkit.json_text import from_json
 
 _IMAGE_NAMES = ("image", "img", "picture", "photo", "pixel_values", "jpg", "png")
@@ -46,7 +46,7 @@ def is_dataset(folder: Path) -> bool:
     if not _parquet_in(folder):
         return False
     return all(
-        place.name == "data" or not (place.is_dir() or place.suffix.lower() in IMAGE_SUFFIXES)
+        place.name == "data" or not (place.is_dir() or is_image_name(place.name))
         for place in folder.iterdir()
         if not place.name.startswith(".")
     )
@@ -138,11 +138,9 @@ class HubSource(LabelledRows):
     def __post_init__(self) -> None:
         self._ends = np.cumsum([len(shard) for shard in self.shards])
 
-    def record(self, row: int) -> ImageRecord:
-        """File and row in it as a path; label and split."""
-        shard, at = self._at(row)
-        split = SPLITS[self.splits[row]]
-        return ImageRecord(self._path(shard, at), int(self.labels[row]), split)
+    def path_of(self, row: int) -> str:
+        """The file, and the row in it."""
+        return self._path(*self._at(row))
 
     def read(self, row: int) -> bytes:
         """The image's bytes; safe to call from several threads.
@@ -166,29 +164,19 @@ class HubSource(LabelledRows):
             return bytes(value["bytes"])
         return _file_of(shard.place.parent, value.get("path") or "")
 
-    def fingerprint(self) -> str:
-        """Hex SHA-256 over classes, and paths, labels, splits and file sizes in row order.
-
-        The size of each row is that of the file it is in.
-        """
-        return fingerprint_of(self.classes, self._lines())
-
-    def _lines(self) -> Iterator[Line]:
-        row = 0
+    def files(self) -> Iterator[tuple[bytes, int]]:
+        """Path of each row, and the size of the file it is in."""
         for shard in self.shards:
             size = shard.place.stat().st_size
             for at in range(len(shard)):
-                label, split = int(self.labels[row]), int(self.splits[row])
-                yield self._path(shard, at).encode(), label, split, size
-                row += 1
+                yield self._path(shard, at).encode(), size
 
     def _path(self, shard: Shard, at: int) -> str:
         return f"{shown(os.path.relpath(shard.place, self.root))}/{at:07d}".removeprefix("./")
 
     def _at(self, row: int) -> tuple[Shard, int]:
-        which = int(np.searchsorted(self._ends, row, side="right"))
-        shard = self.shards[which]
-        return shard, row - (int(self._ends[which]) - len(shard))
+        which, at = located(self._ends, row)
+        return self.shards[which], at
 
 
 def _files(folder: Path) -> list[tuple[Path, Any]]:

@@ -15,8 +15,8 @@ from alexkit.choices import Split
 from alexkit.errors import DataError
 from alexkit.events import Reporter
 from alexkit.images.archive import ArchiveSource, Part, image_rows
-from alexkit.images.devkit import Devkit, find_devkit
-from alexkit.images.files import IMAGE_SUFFIXES, SPLIT_WORDS, counted, shown
+from alexkit.images.devkit import WNID, Devkit, find_devkit
+from alexkit.images.files import SPLIT_WORDS, below, counted, is_image_name, names_in, shown
 from alexkit.images.folder import open_folder
 from alexkit.images.joined import JoinedSource, joined
 from alexkit.images.labels import missing_notes
@@ -27,7 +27,6 @@ TRAIN_TAR = "ILSVRC2012_img_train.tar"
 VAL_TAR = "ILSVRC2012_img_val.tar"
 """The names under which ImageNet is downloaded."""
 
-_WNID = re.compile(r"n\d{8}")
 _VAL_NAME = re.compile(r"ILSVRC201\d_val_\d{8}")
 _HINT = f"give {TRAIN_TAR} or {VAL_TAR} as downloaded, or a WebDataset shard"
 
@@ -62,7 +61,7 @@ def layout_of(root: Path) -> Layout | None:
     """
     folders = {
         name: SPLIT_WORDS[name.lower()]
-        for name in _names(root)
+        for name in names_in(root)
         if name.lower() in SPLIT_WORDS and (root / name).is_dir()
     }
     # Of class archives in a folder called val nothing is known.
@@ -70,12 +69,12 @@ def layout_of(root: Path) -> Layout | None:
     held = {place: _class_archives(root / place) for place in places}
     classes = next((place for place in places if held[place]), "")
     names = held[classes]
-    apart = [_join(classes, name) for name in names]
-    apart += [_join(classes, name[: -len(".tar")]) for name in names]
+    apart = [below(classes, name) for name in names]
+    apart += [below(classes, name[: -len(".tar")]) for name in names]
     unpacked = {
         split
         for name, split in folders.items()
-        if any(_join(name, inside) not in apart for inside in _images_and_folders(root / name))
+        if any(below(name, inside) not in apart for inside in _images_and_folders(root / name))
     }
     wanted = ((TRAIN_TAR, Split.TRAIN), (VAL_TAR, Split.VAL))
     archives = tuple(
@@ -89,8 +88,8 @@ def layout_of(root: Path) -> Layout | None:
         return None
     # Some classes of the same folder may be unpacked already.
     loose = classes == "" and any(
-        _WNID.fullmatch(name) and name not in apart and (root / name).is_dir()
-        for name in (_names(root) if names else ())
+        WNID.fullmatch(name) and name not in apart and (root / name).is_dir()
+        for name in (names_in(root) if names else ())
     )
     return Layout(
         archives=archives,
@@ -259,7 +258,7 @@ def _train(part: Part, notes: list[str]) -> _Opened:
     names = part.index.folder_names()
     codes = part.index.folder[part.rows].astype(np.int64)
     used = np.unique(codes).tolist()
-    if odd := [names[code] for code in used if not _WNID.fullmatch(names[code])]:
+    if odd := [names[code] for code in used if not WNID.fullmatch(names[code])]:
         raise DataError(
             f"{shown(str(part.place))} is not ImageNet's training archive: {odd[0]!r} in it"
             " is no WordNet id",
@@ -303,9 +302,9 @@ def _class_archives(folder: Path) -> list[str]:
     """Names of the archives called as a WordNet id, sorted."""
     return [
         name
-        for name in _names(folder)
+        for name in names_in(folder)
         if name.endswith(".tar")
-        and _WNID.fullmatch(name[: -len(".tar")])
+        and WNID.fullmatch(name[: -len(".tar")])
         and (folder / name).is_file()
     ]
 
@@ -313,19 +312,6 @@ def _class_archives(folder: Path) -> list[str]:
 def _images_and_folders(folder: Path) -> list[str]:
     return [
         name
-        for name in _names(folder)
-        if not name.startswith(".")
-        and (os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES or (folder / name).is_dir())
+        for name in names_in(folder)
+        if not name.startswith(".") and (is_image_name(name) or (folder / name).is_dir())
     ]
-
-
-def _names(folder: Path) -> list[str]:
-    """Sorted names; none where a folder cannot be listed, which its opening tells."""
-    try:
-        return sorted(os.listdir(folder))
-    except OSError:
-        return []
-
-
-def _join(folder: str, name: str) -> str:
-    return f"{folder}/{name}" if folder else name

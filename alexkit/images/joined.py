@@ -10,14 +10,7 @@ import numpy.typing as npt
 
 from alexkit.images.archive import ArchiveSource
 from alexkit.images.files import SPLIT_ORDER, FileSource
-from alexkit.images.source import (
-    NO_LABEL,
-    SPLITS,
-    ImageRecord,
-    LabelledRows,
-    Line,
-    fingerprint_of,
-)
+from alexkit.images.source import NO_LABEL, SPLITS, LabelledRows
 
 
 @dataclass(eq=False)
@@ -34,10 +27,9 @@ class JoinedSource(LabelledRows):
     which: npt.NDArray[np.uint8]
     at: npt.NDArray[np.int64]
 
-    def record(self, row: int) -> ImageRecord:
-        """Path, label and split of a row."""
-        path = self.parts[int(self.which[row])].record(int(self.at[row])).path
-        return ImageRecord(path, int(self.labels[row]), SPLITS[self.splits[row]])
+    def path_of(self, row: int) -> str:
+        """The path that the part gives."""
+        return self.parts[int(self.which[row])].path_of(int(self.at[row]))
 
     def read(self, row: int) -> bytes:
         """The image's bytes; raises what the part raises."""
@@ -55,17 +47,11 @@ class JoinedSource(LabelledRows):
         """The last ``count`` bytes of an image, or all of a shorter one."""
         return self.parts[int(self.which[row])].end(int(self.at[row]), count)
 
-    def fingerprint(self) -> str:
-        """As that of the same files in one folder."""
-        return fingerprint_of(self.classes, self.lines())
-
-    def lines(self) -> Iterator[Line]:
-        """What the fingerprint is made of, row by row."""
-        every = [list(part.lines()) for part in self.parts]
-        rows = zip(self.which.tolist(), self.at.tolist(), strict=True)
-        for row, (which, at) in enumerate(rows):
-            path, _, _, size = every[which][at]
-            yield path, int(self.labels[row]), int(self.splits[row]), size
+    def files(self) -> Iterator[tuple[bytes, int]]:
+        """Path and size of each row."""
+        every = [list(part.files()) for part in self.parts]
+        for which, at in zip(self.which.tolist(), self.at.tolist(), strict=True):
+            yield every[which][at]
 
 
 def joined(kind: str, root: str, parts: Sequence[FileSource | ArchiveSource]) -> JoinedSource:

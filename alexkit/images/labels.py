@@ -16,6 +16,23 @@ _NUMBER = re.compile(r"[0-9]{1,18}")
 """A position in a list; a longer one is a name made of digits."""
 
 
+def numbered(
+    names: Sequence[str | None], why: str = ""
+) -> tuple[list[str], npt.NDArray[np.int32], list[str]]:
+    """Classes sorted by code point, each row's label, and a note of those without one.
+
+    Args:
+        names: the class of each row; None = no label.
+        why: rows have none, for the note.
+    """
+    classes = sorted({name for name in names if name is not None})
+    label_of: dict[str | None, int] = {name: label for label, name in enumerate(classes)}
+    labels = np.array([label_of.get(name, NO_LABEL) for name in names], np.int32)
+    without = int((labels == NO_LABEL).sum()) if classes else 0
+    told = f"{counted(without, 'image')} without a label{why}"
+    return classes, labels, [told] if without else []
+
+
 def number_labels(
     names: Sequence[str | None],
 ) -> tuple[tuple[str, ...], npt.NDArray[np.int32], list[str]]:
@@ -39,15 +56,8 @@ def number_labels(
         if any(len(name) != width for name in called):
             notes.append(f"classes are numbers: named {0:0{width}d}, {1:0{width}d}, … in order")
         called = {name: f"{int(name):0{width}d}" for name in called}
-    classes = tuple(sorted(set(called.values())))
-    index = {name: label for label, name in enumerate(classes)}
-    label_of = {name: index[word] for name, word in called.items()}
-    labels = np.array(
-        [NO_LABEL if name is None else label_of[name] for name in names], np.int32
-    )
-    if classes and (without := int((labels == NO_LABEL).sum())):
-        notes.append(f"{counted(without, 'image')} without a label")
-    return classes, labels, notes
+    classes, labels, unlabelled = numbered([name and called[name] for name in names])
+    return tuple(classes), labels, notes + unlabelled
 
 
 def _storable(name: str) -> str:

@@ -14,8 +14,16 @@ import numpy as np
 
 from alexkit.choices import Split
 from alexkit.errors import DataError
-from alexkit.images.files import SPLIT_WORDS, FileSource, counted, order_notes, shown
-from alexkit.images.source import NO_LABEL, SPLITS
+from alexkit.images.files import (
+    SPLIT_WORDS,
+    FileSource,
+    cannot_read,
+    counted,
+    order_notes,
+    shown,
+)
+from alexkit.images.labels import numbered
+from alexkit.images.source import SPLITS
 
 LIST_SUFFIXES = frozenset({".csv", ".txt", ".lst"})
 """Endings that make a file a list, in lower case."""
@@ -70,18 +78,15 @@ def open_list(file: Path) -> FileSource:
             or f"the first is looked for at {shown(os.path.join(place, paths[0]))}",
         )
     _refuse_unknown_header(file, place, lines)
-    classes = sorted({line.label for line in lines if line.label})
-    index = {name: label for label, name in enumerate(classes)}
-    labels = [index.get(line.label, NO_LABEL) for line in lines]
-    if classes and (unlabelled := labels.count(NO_LABEL)):
-        notes.append(f"{counted(unlabelled, 'image')} without a label")
+    classes, labels, unlabelled = numbered([line.label or None for line in lines])
+    notes += unlabelled
     if repeated := [path for path, times in Counter(paths).items() if times > 1]:
         notes.append(f"{counted(len(repeated), 'path', repeated)} listed more than once")
     return FileSource(
         kind="list",
         root=shown(str(place)),
         classes=tuple(map(shown, classes)),
-        labels=np.array(labels, np.int32),
+        labels=labels,
         splits=np.array([SPLITS.index(split) for split in splits], np.uint8),
         notes=(*notes, *order_notes(classes)),
         place=place,
@@ -169,10 +174,7 @@ def _cells(file: Path) -> Iterator[tuple[int, list[str]]]:
             hint="save the list as UTF-8 text, one path,label,split a line",
         ) from error
     except OSError as error:
-        raise DataError(
-            f"cannot read the list {shown(str(file))}: {error.strerror}",
-            hint="give yourself permission to read it",
-        ) from error
+        raise cannot_read(file, error) from error
 
 
 def _header(cells: list[str]) -> dict[str, int]:

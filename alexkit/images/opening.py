@@ -9,7 +9,7 @@ from pathlib import Path
 from alexkit.errors import DataError
 from alexkit.events import Reporter, silent
 from alexkit.images.devkit import find_devkit
-from alexkit.images.files import IMAGE_SUFFIXES, shown
+from alexkit.images.files import IMAGE_SUFFIXES, names_in, shown
 from alexkit.images.folder import open_folder
 from alexkit.images.hub import is_dataset, open_dataset
 from alexkit.images.ilsvrc import is_ilsvrc, layout_of, open_ilsvrc, open_ilsvrc_folder
@@ -82,11 +82,7 @@ def _close_to(data: Path) -> str:
     place = Path(os.path.abspath(data))
     existing = next(parent for parent in place.parents if parent.is_dir())
     missing = place.relative_to(existing).parts[0]
-    try:
-        neighbours = sorted(os.listdir(existing))
-    except OSError:
-        neighbours = []
-    folded = {name.lower(): name for name in neighbours}
+    folded = {name.lower(): name for name in names_in(existing)}
     close = difflib.get_close_matches(missing.lower(), folded, n=1)
     if close:
         return f"did you mean {shown(str(existing / folded[close[0]]))}?"

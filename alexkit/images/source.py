@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -11,9 +11,6 @@ import numpy as np
 import numpy.typing as npt
 
 from alexkit.choices import Split
-
-Line = tuple[bytes, int, int, int]
-"""Path, label, split code and size in bytes (-1 = missing) of a row."""
 
 NO_LABEL = -1
 SPLITS = tuple(Split)
@@ -85,24 +82,9 @@ class SizedSource(ImageSource, Protocol):
         ...
 
 
-def fingerprint_of(classes: Sequence[str], rows: Iterable[Line]) -> str:
-    """Hex SHA-256 that two sources share when they hold the same images in the same order.
-
-    Args:
-        classes: the class names.
-        rows: one line a row, in order.
-    """
-    digest = hashlib.sha256()
-    for name in classes:
-        digest.update(name.encode() + b"\0")
-    for path, label, split, size in rows:
-        digest.update(path + f"\0{label} {split} {size}\0".encode())
-    return digest.hexdigest()
-
-
 @dataclass(eq=False)
 class LabelledRows:
-    """The attributes of :class:`ImageSource` as columns, for sources that hold them so."""
+    """What the sources share that hold the attributes of :class:`ImageSource` as columns."""
 
     kind: str
     root: str
@@ -113,3 +95,33 @@ class LabelledRows:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def record(self, row: int) -> ImageRecord:
+        """Path, label and split of a row."""
+        split = SPLITS[self.splits[row]]
+        return ImageRecord(self.path_of(row), int(self.labels[row]), split)
+
+    def fingerprint(self) -> str:
+        """Hex SHA-256 over classes, and paths, labels, splits and file sizes in row order: the
+        same images have the same, packed up or not. What is in a file is not looked at."""
+        digest = hashlib.sha256()
+        for name in self.classes:
+            digest.update(name.encode() + b"\0")
+        rows = zip(self.files(), self.labels.tolist(), self.splits.tolist(), strict=True)
+        for (path, size), label, split in rows:
+            digest.update(path + f"\0{label} {split} {size}\0".encode())
+        return digest.hexdigest()
+
+    def path_of(self, row: int) -> str:
+        """The path of a row, as shown to people."""
+        raise NotImplementedError
+
+    def files(self) -> Iterator[tuple[bytes, int]]:
+        """Path and size of each row, in order; the size of one that is missing is -1 bytes."""
+        raise NotImplementedError
+
+
+def located(ends: npt.NDArray[np.int64], row: int) -> tuple[int, int]:
+    """Which of several stretches of rows has a row, and where in it; ``ends`` are theirs."""
+    which = int(np.searchsorted(ends, row, side="right"))
+    return which, row - (int(ends[which - 1]) if which else 0)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from alexkit.errors import DataError
 from alexkit.events import Reporter, Stage
-from alexkit.images.files import shown
+from alexkit.images.files import cannot_read, shown
 from alexkit.images.indexes import remember, remembered
 
 _VERSION = 1
@@ -160,12 +160,9 @@ def index_folder(folder: Path, names: Sequence[str], report: Reporter) -> TarInd
 
 def _opened(archive: Path) -> int:
     try:
-        return os.open(archive, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        return os.open(archive, os.O_RDONLY)
     except OSError as error:
-        raise DataError(
-            f"cannot read {shown(str(archive))}: {error.strerror}",
-            hint="give yourself permission to read it",
-        ) from error
+        raise cannot_read(archive, error) from error
 
 
 def _read_no_further(descriptor: int) -> None:

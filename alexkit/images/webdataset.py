@@ -14,7 +14,7 @@ import numpy as np
 from alexkit.errors import DataError
 from alexkit.events import Reporter
 from alexkit.images.archive import ArchiveSource, Part, is_image_suffix, joined_splits
-from alexkit.images.files import IMAGE_SUFFIXES, counted, shown
+from alexkit.images.files import counted, is_image_name, names_in, shown
 from alexkit.images.labels import missing_notes, number_labels, split_in
 from alexkit.images.source import SPLITS
 from alexkit.images.tars import TarIndex, index_tar
@@ -197,11 +197,7 @@ def _names(samples: Sequence[_Sample], notes: list[str]) -> list[str | None]:
 
 def shards_in(folder: Path) -> list[Path]:
     """The archives of a folder that holds nothing else that could be data."""
-    try:
-        names = sorted(name for name in os.listdir(folder) if not name.startswith("."))
-    except OSError:
+    names = [name for name in names_in(folder) if not name.startswith(".")]
+    if any(is_image_name(name) or (folder / name).is_dir() for name in names):
         return []
-    for name in names:
-        if (folder / name).is_dir() or os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES:
-            return []
     return [folder / name for name in names if name.endswith(".tar")]
