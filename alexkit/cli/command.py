@@ -26,8 +26,8 @@ CONFIG_CHARACTERS = 1 << 20
 SHARED_PANEL = "Options every command shares"
 
 
-def read_config(path: Path, known: list[str]) -> dict[str, Any]:
-    """The options in a TOML file, keyed by field name.
+def read_config(path: Path, known: list[str]) -> dict[str, str | list[str]]:
+    """The options in a TOML file as they would be typed, keyed by field name.
 
     Raises:
         DataError: the file is missing or no TOML.
@@ -48,15 +48,20 @@ def read_config(path: Path, known: list[str]) -> dict[str, Any]:
             f"{path} is no TOML: {problem}",
             hint='write lines like epochs = 3 or layer = ["fc7"]',
         ) from problem
-    values: dict[str, Any] = {}
+    values: dict[str, str | list[str]] = {}
     for key, value in table.items():
         name = key.replace("-", "_")
         if name not in known:
             raise UnknownName("option", key, known)
         if isinstance(value, dict):
             raise UsageError(f"{key} in {path} is a table", hint="options are plain values")
-        values[name] = value
+        values[name] = [*map(_typed, value)] if isinstance(value, list) else _typed(value)
     return values
+
+
+def _typed(value: object) -> str:
+    """As it would be typed: what reads options takes words for granted."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _use_config(context: typer.Context, path: Path | None) -> Path | None:

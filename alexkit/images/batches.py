@@ -6,9 +6,11 @@ from collections import deque
 from collections.abc import Callable, Generator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol, runtime_checkable
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from alexkit.errors import UnreadableImage
@@ -24,7 +26,22 @@ ToSquare = Callable[[Pixels], Pixels]
 
 @runtime_checkable
 class ReadyPixels(Protocol):
-    """What a source has besides when its images are decoded already, as in a pack."""
+    """What a source has besides when its images are decoded already, as in a pack.
+
+    Attributes:
+        side: S, of every image.
+    """
+
+    side: int
+
+    def plain(self, rows: Rows) -> npt.NDArray[np.bool_]:
+        """(n) whether a row has an image and there is nothing to tell of it."""
+        ...
+
+    def copy(self, rows: Rows, top: int, left: int, out_nhwc: Pixels) -> None:
+        """The squares at ``top`` and ``left`` of ``rows``, those without an image included;
+        the interpreter's lock is let go for many of them at a time."""
+        ...
 
     def pixels(self, row: int) -> Decoded:
         """The pixels of a row, maybe read-only; safe to call from several threads at once.
@@ -58,6 +75,9 @@ one by one, handing them over takes 2 % of the time."""
 
 _READY_SHARE = 32
 """Ready pixels a thread takes at a time: handing over a single one costs more than it does."""
+
+_SIDES = 1 << 12
+"""Squares up to here have a number of 24 bits for each pixel's place."""
 
 
 @dataclass(frozen=True)
@@ -161,8 +181,20 @@ def read_batches(
     side = to_square(np.zeros((1, 1, 3), np.uint8)).shape[0]
     whole = (rows[first : first + batch_size] for first in range(0, len(rows), batch_size))
     decoded = decoder_of(source, exif=exif, at_least=at_least)
+    ready = source if isinstance(source, ReadyPixels) else None
+    corner = None if ready is None else _corner(to_square, ready.side)
+    blocks = None if ready is None or corner is None else partial(_copy, ready, *corner)
     slots = (
-        _Slots(source, own, places, len(part), decoded, to_square, _room(len(own), side, pin))
+        _Slots(
+            source,
+            own,
+            places,
+            len(part),
+            decoded,
+            to_square,
+            _room(len(own), side, pin),
+            blocks,
+        )
         for part in whole
         for places in [np.arange(rank, len(part), ranks)]
         for own in [part[places]]
@@ -172,14 +204,13 @@ def read_batches(
             one.fill(range(len(one.rows)))
             yield one.batch()
         return
-    ready = isinstance(source, ReadyPixels)
     ahead = max(2, -(-threads * _AHEAD_IMAGES * ranks // batch_size))
     pool = Crew(threads, "alexkit-decode")
     try:
         waiting: deque[tuple[_Slots, list[Future[None]]]] = deque()
         for one in slots:
             slots_of = range(len(one.rows))
-            share = _READY_SHARE if ready else _share_of(len(slots_of), threads)
+            share = _share_of(len(slots_of), threads) if ready is None else _READY_SHARE
             tasks = [
                 pool.submit(one.fill, slots_of[first : first + share])
                 for first in range(0, len(one.rows), share)
@@ -208,6 +239,28 @@ def decoder_of(
     return lambda row: decode(source.read(row), exif=exif, at_least=at_least)
 
 
+def _corner(to_square: ToSquare, side: int) -> tuple[int, int] | None:
+    """Where ``to_square`` cuts its square out of one of ``side``; None where it does more
+    than that, or does not say by what it makes of a square of places."""
+    if side > _SIDES:
+        return None
+    y, x = np.mgrid[:side, :side]
+    places = np.stack([y & 255, x & 255, y >> 8 << 4 | x >> 8], axis=-1).astype(np.uint8)
+    cut = to_square(places)
+    low_y, low_x, high = map(int, cut[0, 0])
+    top, left = low_y | high >> 4 << 8, low_x | (high & 15) << 8
+    expected = places[top : top + len(cut), left : left + len(cut)]
+    return (top, left) if np.array_equal(cut, expected) else None
+
+
+def _copy(
+    source: ReadyPixels, top: int, left: int, rows: Rows, out_nhwc: Pixels
+) -> npt.NDArray[np.bool_]:
+    """Copies what lies ready, and says of which rows there is nothing to tell besides."""
+    source.copy(rows, top, left, out_nhwc)
+    return source.plain(rows)
+
+
 def _room(images: int, side: int, pin: bool) -> torch.Tensor:
     """Memory for a batch; of the ordinary kind none is taken until a thread writes to it."""
     shape = (images, side, side, 3)
@@ -233,6 +286,7 @@ class _Slots:
     decoded: Callable[[int], Decoded]
     to_square: ToSquare
     pixels: torch.Tensor
+    blocks: Callable[[Rows, Pixels], npt.NDArray[np.bool_]] | None
     bad: dict[int, BadRow] = field(default_factory=dict)
     remarks: dict[int, Remark] = field(default_factory=dict)
 
@@ -241,7 +295,11 @@ class _Slots:
 
     def fill(self, slots: range) -> None:
         """Reads and squares images, or notes why not."""
-        for slot in slots:
+        todo = np.arange(slots.start, slots.stop)
+        if self.blocks is not None:
+            done = self.blocks(self.rows[todo], self._array[slots.start : slots.stop])
+            todo = todo[~done]
+        for slot in todo.tolist():
             self._fill(slot)
 
     def _fill(self, slot: int) -> None:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from alexkit.errors import DamagedFile, UnreadableImage
 from alexkit.images.decode import Decoded, decode
+from alexkit.images.draws import Rows
 from alexkit.images.files import shown
 from alexkit.images.pack import (
     BLOCK_ROWS,
@@ -36,7 +37,7 @@ from alexkit.images.pack import (
     reading,
     recipe_of,
 )
-from alexkit.images.preprocess import Preprocess
+from alexkit.images.preprocess import Pixels, Preprocess
 from alexkit.images.source import NO_LABEL, SPLITS, ImageRecord
 
 
@@ -188,6 +189,21 @@ class PixelPack(PackSource):
         """
         note = self._note_of_good(row)
         return Decoded(self._pixels[row], note)
+
+    def plain(self, rows: Rows) -> npt.NDArray[np.bool_]:
+        """(n) whether a row has an image that was neither repaired nor converted."""
+        return np.asarray((self.status[rows] == Status.DONE) & (self._notes[rows] == b""))
+
+    def copy(self, rows: Rows, top: int, left: int, out_nhwc: Pixels) -> None:
+        """The squares at ``top`` and ``left`` of ``rows``, of the size that ``out_nhwc`` has;
+        what is in them is undefined for rows without an image."""
+        side = out_nhwc.shape[1]
+        if side == self.side:
+            # "clip" as "raise" would copy twice; numpy lets the lock go for all of it.
+            np.take(self._pixels, rows, axis=0, out=out_nhwc, mode="clip")
+            return
+        for square, row in zip(out_nhwc, rows.tolist(), strict=True):
+            np.copyto(square, self._pixels[row, top : top + side, left : left + side])
 
     @property
     def good(self) -> npt.NDArray[np.bool_]:

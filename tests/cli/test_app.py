@@ -100,6 +100,17 @@ class TestConfig:
         assert run(["train", "x", "--config", str(file)]) in (2, 3)
         assert capsys.readouterr().err.startswith("error: ")
 
+    @pytest.mark.parametrize("value", ["2004-05-27", "9223372036854775807", "[[1]]", "1e400"])
+    @pytest.mark.parametrize("option", ["quiet", "epochs", "out", "device", "parallel"])
+    def test_a_value_of_another_kind_is_no_bug(
+        self, option: str, value: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        file = tmp_path / "c.toml"
+        file.write_text(f"{option} = {value}\n")
+        nothing = str(tmp_path / "there is nothing")
+        assert run(["train", nothing, "--config", str(file)]) in (2, 3)
+        assert "a bug" not in capsys.readouterr().err
+
     def test_endless_nesting_is_refused(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:

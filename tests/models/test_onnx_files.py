@@ -86,6 +86,17 @@ def test_no_tensor_is_read_from_outside_of_the_files_folder(tmp_path: Path) -> N
                 read_onnx(place)
 
 
+def test_metadata_that_are_no_text_are_damage(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    node = onnx.helper.make_node("Relu", ["x"], ["y"])
+    model = onnx.helper.make_model(onnx.helper.make_graph([node], "g", [], []))
+    model.metadata_props.add(key="qqqq", value="v")
+    place = tmp_path / "x.onnx"
+    place.write_bytes(model.SerializeToString().replace(b"qqqq", b"\xe1qqq"))
+    with pytest.raises(DamagedFile, match=r"x\.onnx is damaged or no ONNX file"):
+        read_onnx(place)
+
+
 def test_folded_batch_norm_is_told(make_net, tmp_path: Path) -> None:
     net = make_net("alexnet-bn", num_classes=2)
     attach_head(net, 2, at="pool5")
