@@ -160,7 +160,9 @@ def read_onnx(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         tensors |= _zeros_left_out(graph, tensors)
         metadata = {one.key: one.value for one in model.metadata_props}
         if not all(isinstance(text, str) for one in metadata.items() for text in one):
-            raise ValueError("its metadata are no text")  # protobuf gives such bytes as they are
+            raise ValueError(
+                "its metadata are no text"
+            )  # protobuf gives such bytes as they are
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
         raise DamagedFile(f"{path} is damaged or no ONNX file: {reason}", hint=HINT) from error

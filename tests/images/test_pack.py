@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -143,6 +144,29 @@ def pack(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> PackSource:
     return packed(tmp_path_factory.mktemp("packs") / "x.pack", photos, encoding)
+
+
+LARGE = Preprocess(resize=300, crop=268)
+
+
+@pytest.mark.parametrize(
+    "square",
+    [
+        LARGE.train_square,
+        LARGE.square,
+        lambda rgb: LARGE.train_square(rgb)[:, ::-1],
+        lambda rgb: LARGE.train_square(rgb)[::2, ::2],
+    ],
+    ids=["whole", "centre", "mirrored", "smaller"],
+)
+def test_of_ready_pixels_no_more_than_a_cut_is_taken_for_one(
+    photos: ImageSource, tmp_path: Path, square: Callable[[np.ndarray], np.ndarray]
+) -> None:
+    pack = packed(tmp_path / "large.pack", photos, None, LARGE)
+    rows = np.flatnonzero(pack.status == Status.DONE)[::9]
+    (batch,) = read_batches(pack, rows, square, batch_size=len(rows), threads=1, exif=False)
+    expected = np.stack([square(pixels_of(pack, int(row))) for row in rows])
+    np.testing.assert_array_equal(batch.pixels.numpy(), expected)
 
 
 class TestReading:
