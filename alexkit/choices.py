@@ -36,7 +36,7 @@ class FitHead(str, Enum):
 
 
 class Augment(str, Enum):
-    """What ``finetune`` does to training photos."""
+    """What ``finetune`` does to training images."""
 
     AUTO = "auto"
     NONE = "none"
@@ -46,7 +46,7 @@ class Augment(str, Enum):
 
     @property
     def stored(self) -> bool:
-        """Whether it is more than one view of each photo, kept in a file."""
+        """Whether it is more than one view of each image, kept in a file."""
         return self in (Augment.VIEWS, Augment.CORNERS)
 
 
@@ -120,7 +120,7 @@ class Figure(str, Enum):
 
 
 class Exif(str, Enum):
-    """What becomes of the camera's orientation tag when a photo is decoded."""
+    """What becomes of the camera's orientation tag when an image is decoded."""
 
     IGNORE = "ignore"
     APPLY = "apply"

@@ -16,7 +16,7 @@
     │   └── OutOfSpace          5   the disk is full or cannot be written
     ├── Diverged                6   the loss is no longer a number
     ├── WorkerFailed            7   a worker process or thread died
-    └── Interrupted           130   stopped by a signal; the same command resumes
+    └── Interrupted           130   stopped by a signal; the same command continues
 
 Everything else that is raised is a bug of ours. ``cli/app.py`` is the only place
 that catches this tree; it prints one ``error:`` line and one ``hint:`` line.
@@ -145,6 +145,6 @@ class WorkerFailed(AlexkitError):
 
 
 class Interrupted(AlexkitError):
-    """A signal stopped the work; what was done is kept and the same command resumes."""
+    """A signal stopped the work; what was done is kept and the same command continues."""
 
     exit_status = 130

@@ -54,7 +54,7 @@ CANNOT_WRITE = {
 NO_SUCH_PLACE = {
     errno.ENAMETOOLONG: ("a name is too long", "the file system takes no such name"),
     errno.ENOENT: ("there is no such place", "it is gone, or its folder cannot be made"),
-    errno.EEXIST: ("a file is where a folder should be", "choose another place with --out"),
+    errno.EEXIST: ("a file is where a folder should be", "choose another --out"),
     errno.ENOTDIR: ("a part of this path is no folder", "give the path of a file or folder"),
     errno.EISDIR: ("this is a folder", "give the name of a file"),
     errno.ELOOP: ("links that lead to one another", "give the file or folder itself"),
@@ -94,7 +94,7 @@ def _print_version(wanted: bool) -> None:
 def alexkit(
     version: Annotated[
         bool,
-        typer.Option("--version", is_eager=True, callback=_print_version, help="Say which."),
+        typer.Option("--version", is_eager=True, callback=_print_version, help="The version."),
     ] = False,
 ) -> None:
     """Transfer learning and feature extraction with AlexNet, faithful to the 2012 paper."""
@@ -119,7 +119,7 @@ def as_ours(problem: BaseException) -> AlexkitError | None:
         where = f": {problem.filename}" if problem.filename else ""
         return OutOfSpace(
             f"cannot write, {CANNOT_WRITE[problem.errno]}{where}",
-            hint="free some space or choose another place with --out",
+            hint="free some space or choose another --out",
         )
     # Named, not imported: torch must not be loaded just to recognise its error.
     if isinstance(problem, MemoryError) or type(problem).__name__ == "OutOfMemoryError":

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from alexkit.cli.console import Console
 from alexkit.errors import DataError, UnknownName, UsageError
@@ -114,7 +115,7 @@ def _parameter(field: dataclasses.Field[Any], kind: Any) -> inspect.Parameter:
         kind = list[typing.get_args(kind)[0]]  # type: ignore[misc]
     # A flag takes no value, which Typer would otherwise show the type of.
     metavar = "" if kind is bool else field.metadata["metavar"]
-    told = {"help": field.metadata["help"], "metavar": metavar}
+    told = {"help": escape(field.metadata["help"]), "metavar": metavar}
     if field.metadata["argument"]:
         info: Any = typer.Argument(show_default=False, **told)
     else:

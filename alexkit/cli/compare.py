@@ -12,6 +12,6 @@ def act(options: CompareOptions, console: Console) -> None:
     from alexkit.reports.tables import comparison_table
 
     result = compare.run(options, console.report)
-    title = f"{result['stimuli']:,} stimuli, {result['metric']} distance"
+    title = f"{result['stimuli']:,} images, {result['metric']} distance"
     console.table(*comparison_table(result), title=title)
     console.finish("compare", result)

@@ -7,7 +7,7 @@ from alexkit.recipes.options import NeighboursOptions
 
 
 def act(options: NeighboursOptions, console: Console) -> None:
-    """Runs the recipe and shows a table a photo."""
+    """Runs the recipe and shows a table an image."""
     from alexkit.recipes import neighbours
     from alexkit.reports.tables import neighbours_table
 

@@ -226,7 +226,7 @@ class FeatureStore:
         """
         if not self.complete:
             raise FileMismatch(
-                f"{self.path} is not complete", hint="finish it with the command that began it"
+                f"{self.path} is unfinished", hint="the command that began it continues it"
             )
         for layer in wanted:
             if layer not in self.layers:
@@ -347,7 +347,7 @@ def check_free(path: Path, overwrite: bool) -> None:
         raise UsageError(f"{path} is a folder", hint="give the name of a file")
     if path.exists() and not overwrite:
         raise OutputExists(
-            f"{path} exists and is complete", hint="choose another --out or add --overwrite"
+            f"{path} exists and is finished", hint="choose another --out or add --overwrite"
         )
 
 

@@ -17,7 +17,7 @@ from alexkit.events import Reporter, Stage
 from alexkit.images.source import SizedSource
 
 END = 4096
-"""Bytes compared first: compressed pixels, in which two photos of the same size differ."""
+"""Bytes compared first: compressed pixels, in which two images of the same size differ."""
 
 _AT_ONCE = 256
 """Images between two looks at the clock."""
@@ -61,7 +61,7 @@ def find_duplicates(
 ) -> Duplicates:
     """Compares sizes, then ends of the same size, then all bytes of what still is equal.
 
-    Where many images share their sizes, as a million photos do, the ends cost the time: one
+    Where many images share their sizes, as those of a million do, the ends cost the time: one
     short read each. What cannot be read equals nothing.
 
     Args:

@@ -24,7 +24,7 @@ IMAGE_SUFFIXES = frozenset(
     }
 )
 """Endings that say "meant as an image", in lower case; what is inside decides later. HEIC is
-among them although it cannot be decoded, so that such photos are told of and not just gone."""
+among them although it cannot be decoded, so that such images are told of and not just gone."""
 
 SPLIT_WORDS = {
     "train": Split.TRAIN,

@@ -118,7 +118,7 @@ def open_ilsvrc(archive: Path, report: Reporter) -> ArchiveSource:
     takes less than a second.
 
     Raises:
-        DataError: the archive or the devkit is damaged, cut short or something else.
+        DataError: the archive or the devkit is damaged, truncated or something else.
     """
     archive = Path(os.path.abspath(archive))
     opened = _opened(archive, find_devkit(archive.parent), report)
@@ -135,7 +135,7 @@ def open_ilsvrc_folder(
     of class folders alone, without a split.
 
     Raises:
-        DataError: an archive or the devkit is damaged, cut short or something else; or
+        DataError: an archive or the devkit is damaged, truncated or something else; or
             validation images without a devkit stand beside training images.
     """
     root = Path(os.path.abspath(root))

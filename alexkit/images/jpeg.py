@@ -118,7 +118,7 @@ def _despite(complaint: str, data: bytes, wanted: str) -> Jpeg:
 
 
 def _damaged(complaint: str) -> UnreadableImage:
-    return UnreadableImage(f"damaged or cut short: {complaint}", hint=REPAIR_HINT)
+    return UnreadableImage(f"damaged or truncated: {complaint}", hint=REPAIR_HINT)
 
 
 def _picture_only(data: bytes) -> tuple[bytes, bool]:

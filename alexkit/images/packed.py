@@ -298,7 +298,7 @@ def open_pack(path: Path, *, unfinished: bool = False) -> PackSource:
         source = pack_of(path, read_tables(path))
     if not (source.complete or unfinished):
         raise DamagedFile(
-            f"{path} is not complete", hint="the command that began it continues it"
+            f"{path} is unfinished", hint="the command that began it continues it"
         )
     return source
 

@@ -218,7 +218,7 @@ def begin_pack(
         raise UsageError(f"{path} is a folder", hint="give the name of a file")
     if path.exists() and not overwrite:
         raise OutputExists(
-            f"{path} exists and is complete", hint="choose another --out or add --overwrite"
+            f"{path} exists and is finished", hint="choose another --out or add --overwrite"
         )
     provenance = {**provenance, "preprocessing": recipe_of(preprocess)}
     if encoding is not None:

@@ -90,7 +90,7 @@ class TarIndex:
             (links, f"{links:,} links or devices in {archive} left out"),
             (hidden, f"{hidden:,} hidden files in {archive} left out"),
             (outside, f"{outside:,} files in {archive} left out: their paths lead outside"),
-            (endless, f"{archive} has no end mark: it may have been cut short"),
+            (endless, f"{archive} has no end mark: it may be truncated"),
         )
         return [words for count, words in told if count]
 
@@ -103,7 +103,7 @@ def index_tar(archive: Path, report: Reporter) -> TarIndex:
     again each time. What is kept is checked by the checksums of its format (zip) when read.
 
     Raises:
-        DataError: not a tar, compressed, cut short, damaged, or not readable.
+        DataError: not a tar, compressed, truncated, damaged, or not readable.
     """
     descriptor = _opened(archive)
     try:
@@ -314,7 +314,7 @@ class _Walk:
 
     def _cut(self, at: int) -> DataError:
         return DataError(
-            f"{self._archive} is cut short: a file at byte {at:,} reaches beyond the end",
+            f"{self._archive} is truncated: a file at byte {at:,} reaches beyond the end",
             hint="the download is not whole; fetch it again and compare its checksum",
         )
 

@@ -30,7 +30,7 @@ class Views:
     ``center`` and ``flip`` see the centre square of the resized image, ``flip`` also its
     mirror image. ``ten`` (paper §4.1: 224 × 224 of 256 × 256) and ``grid:K`` cut from the
     square of ``preprocess.resize`` pixels in the middle of the resized image, so that of a
-    photo that is not square neither sees the two ends. The ten are, in this order: upper
+    image that is not square neither sees the two ends. The ten are, in this order: upper
     left, upper right, lower left, lower right, centre, then the mirror images of these five.
     A grid has K × K squares with even steps, row by row, the corners among them.
 

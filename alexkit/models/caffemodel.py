@@ -79,7 +79,7 @@ def read_caffemodel(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     with_blobs = [layer for layer in layers if layer.blobs]
     if not with_blobs:
         raise DamagedFile(
-            f"{path} has no layer with weights: it is cut, or no .caffemodel",
+            f"{path} has no layer with weights: it is truncated, or no .caffemodel",
             hint="copy or download it again",
         )
     names = [layer.name for layer in with_blobs]
@@ -147,7 +147,7 @@ def _parsed(path: Path) -> Any:
         message.ParseFromString(data)
     except Exception as error:
         raise DamagedFile(
-            f"{path} is cut, damaged or no .caffemodel: {error}",
+            f"{path} is truncated, damaged or no .caffemodel: {error}",
             hint="copy or download it again",
         ) from error
     return message

@@ -103,5 +103,5 @@ def _failed(url: str, path: Path, reason: str) -> DownloadFailed:
     return DownloadFailed(
         f"{url} could not be fetched: {reason}",
         hint=f"try again; without a network, fetch it elsewhere and put it at {path}, "
-        "or name a file of weights: --weights FILE",
+        "or name a weight file: --weights FILE",
     )

@@ -107,7 +107,7 @@ def read_tensors(path: Path) -> tuple[State, dict[str, str]]:
     except OSError as error:
         raise DataError(
             f"{path} cannot be read: {error.strerror}",
-            hint="name a .safetensors or .pth file of weights",
+            hint="name a weight file, .safetensors or .pth",
         ) from error
     read = _FOREIGN.get(path.suffix.lower())
     if read is not None:
@@ -159,7 +159,7 @@ def _read_torch(path: Path) -> State:
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
         raise DamagedFile(
-            f"{path} is damaged or no file of weights: {reason}",
+            f"{path} is damaged or no weight file: {reason}",
             hint="copy or download it again",
         ) from error
     return _state_in(loaded, path)

@@ -209,7 +209,7 @@ def load_backbone(
         if spec.imagenet is None:
             raise UsageError(
                 f"there are no published ImageNet weights for {spec.name}",
-                hint="use --model alexnet-owt, or name a file of weights: --weights FILE",
+                hint="use --model alexnet-owt, or name a weight file: --weights FILE",
             )
         path, sha256 = fetch(spec.imagenet.url, spec.imagenet.sha256_prefix, report=report)
         backbone = _from_file(spec, path, sha256)

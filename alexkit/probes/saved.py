@@ -185,7 +185,7 @@ def load_probe(path: Path | str) -> SavedProbe:
         ) from problem
     except OSError as problem:
         raise DataError(
-            f"cannot read {path}: {problem}", hint="look at its rights"
+            f"cannot read {path}: {problem}", hint="give yourself permission to read it"
         ) from problem
 
 

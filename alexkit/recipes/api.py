@@ -106,7 +106,7 @@ def finetune(
 
     Returns:
         What ``run.json`` has under ``result``: ``top1``, ``top5`` (fractions), ``n`` held-out
-        photos, and ``run``, the folder with ``weights/best.safetensors``.
+        images, and ``run``, the folder with ``weights/best.safetensors``.
 
     Raises:
         AlexkitError: what the command exits with.

@@ -44,7 +44,7 @@ LOADING_SECONDS = 5.0
 """Loading is timed until either is reached."""
 
 COMPARING_SECONDS = 120.0
-"""Of a sample; enough for a million photos on a solid-state disk, not for a hard disk."""
+"""Of a sample; enough for a million images on a solid-state disk, not for a hard disk."""
 
 PACK_SIDE = 256
 """Pixels: what ``pack`` stores unless told otherwise."""

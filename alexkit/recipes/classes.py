@@ -173,7 +173,7 @@ def _json_lines(path: Path, text: str) -> list[tuple[str, ...]]:
 
 def data_labels(source: ImageSource, report: Reporter) -> tuple[tuple[str, ...], Labels]:
     """The classes and labels (N) int64 of the data, -1 = none; those of a flat folder of
-    ImageNet's photos from their names (``n01440764_10026.JPEG``), which is said.
+    ImageNet's images from their names (``n01440764_10026.JPEG``), which is said.
 
     Raises:
         DataError: no image has a label.
@@ -188,7 +188,7 @@ def data_labels(source: ImageSource, report: Reporter) -> tuple[tuple[str, ...],
     if not all(found):
         raise DataError(
             f"{source.root} has no labels",
-            hint="put each class's photos into a folder named after it, or give a CSV list"
+            hint="put each class's images into a folder named after it, or give a CSV list"
             " path,label",
         )
     wnids = [match[1] for match in found if match]

@@ -27,10 +27,10 @@ LISTS = "lists"
 
 
 class AlexNetClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-    """A pretrained network fitted to photos that are given by their paths.
+    """A pretrained network fitted to images that are given by their paths.
 
     ``fit`` is ``alexkit finetune``, ``predict`` is ``alexkit predict``; everything is in the
-    run folder, :attr:`run_`, which the commands can go on with. The photos are listed in
+    run folder, :attr:`run_`, which the commands can go on with. The images are listed in
     ``runs/lists/``.
 
     Args:
@@ -38,7 +38,7 @@ class AlexNetClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             run here, else ImageNet's.
         model: the network, where the weights do not tell.
         freeze: highest layer that is left as it is, as ``finetune --freeze`` takes it.
-        epochs: passes over the photos; None is finetune's default.
+        epochs: passes over the images; None is finetune's default.
         out: the run folder; None is the next in ``runs/``.
         options: any other option of ``finetune``, e.g. ``{"device": "cuda"}``.
         seed: of everything random.
@@ -73,18 +73,18 @@ class AlexNetClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.report = report
 
     def fit(self, X: Paths, y: Sequence[Any]) -> AlexNetClassifier:
-        """Fits to photos (n) and their labels (n), text or numbers.
+        """Fits to images (n) and their labels (n), text or numbers.
 
         Part of each class is held out, as ``finetune`` does.
 
         Raises:
-            DataError: as many labels as photos are needed, and two classes.
+            DataError: as many labels as images are needed, and two classes.
             AlexkitError: what ``alexkit finetune`` exits with.
         """
         labels = np.asarray(y)
         if labels.ndim != 1 or len(labels) != len(X):
             raise DataError(
-                f"{len(X)} photos have labels of shape {labels.shape}",
+                f"{len(X)} images have labels of shape {labels.shape}",
                 hint="give one label for each path",
             )
         self.classes_ = np.unique(labels)
@@ -108,7 +108,7 @@ class AlexNetClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """(n, K) probabilities, columns as in ``classes_``.
 
         Raises:
-            DataError: a photo cannot be read; it is named.
+            DataError: an image cannot be read; it is named.
         """
         check_is_fitted(self, "run_")
         names = [str(label) for label in self.classes_]
@@ -127,7 +127,7 @@ class AlexNetClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return out
 
     def predict(self, X: Paths) -> npt.NDArray[Any]:
-        """(n) the likeliest label of each photo."""
+        """(n) the likeliest label of each image."""
         best = self.predict_proba(X).argmax(axis=1)
         return np.asarray(self.classes_[best])
 
@@ -144,7 +144,7 @@ class AlexNetClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
 
 def _listed(lines: Sequence[Sequence[str]]) -> Path:
-    """The list of photos as a file that the same photos and labels always have, so that an
+    """The list of images as a file that the same images and labels always have, so that an
     interrupted fit is continued."""
     data = csv_bytes(["path", "label"], lines)
     path = RUNS / LISTS / f"{hashlib.sha256(data).hexdigest()[:16]}.csv"

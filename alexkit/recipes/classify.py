@@ -87,7 +87,7 @@ def classifier_of(
         if layer not in net.layer_shapes():
             raise WeightsMismatch(
                 f"{backbone.source} has no classifier, it lacks {', '.join(backbone.missing)}",
-                hint="alexkit finetune DATA --weights … fits one to your photos",
+                hint="alexkit finetune DATA --weights … fits one to your images",
             )
     else:
         layer = backbone.net.logits_node

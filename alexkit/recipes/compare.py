@@ -1,6 +1,6 @@
-"""Layers of feature files compared: distances between stimuli, RSA, CKA.
+"""Layers of feature files compared: distances between images, RSA, CKA.
 
-Each layer is read once. What is kept of it, for each pair of stimuli a distance, a rank and
+Each layer is read once. What is kept of it, for each pair of images a distance, a rank and
 an inner product, lies in files beside the result, so that memory is bounded by one n × n
 float32 matrix whatever the width and number of layers.
 """
@@ -38,7 +38,7 @@ from alexkit.reports.plots import draw_comparison
 from alexkit.reports.tables import size
 from alexkit.whole_file import whole_file
 
-COMPARE_FILE, ARRAYS_FILE, PICTURE = "compare.json", "compare.npz", "compare.png"
+COMPARE_FILE, ARRAYS_FILE, FIGURE = "compare.json", "compare.npz", "compare.png"
 SCRATCH = "scratch"
 SLAB_BYTES = 64 * 2**20
 """Columns read together."""
@@ -55,7 +55,7 @@ class Layer:
 
     Attributes:
         name: the layer, with its file where there are several.
-        places: (n) the stimuli's rows in the file.
+        places: (n) the images' rows in the file.
     """
 
     name: str
@@ -87,14 +87,14 @@ def run(options: CompareOptions, report: Reporter) -> dict[str, Any]:
 
     Returns what the JSON holds: ``metric``, ``stimuli``, ``layers`` and ``pairs``, each with
     ``rsa`` (Spearman's ρ of the distances, ``mean`` aside its 95 % interval ``low`` and
-    ``high``) and ``cka``; None where a layer tells no stimuli apart. The ``.npz`` has the
+    ``high``) and ``cka``; None where a layer tells no images apart. The ``.npz`` has the
     matrices ``rsa``, ``rsa_low``, ``rsa_high`` and ``cka`` (L, L), ``names`` (L), ``paths``
     (n), and ``rdm_0`` … (n (n - 1) / 2) float32, as ``scipy.spatial.distance.squareform``
     takes them.
 
     Raises:
         UsageError: there is only one layer.
-        DataError: too few stimuli, or a row of which the metric says nothing.
+        DataError: too few images, or a row of which the metric says nothing.
         OutOfMemory: the matrix of inner products takes more than is free.
         OutOfSpace: the disk lacks room for what is kept of the layers.
         AlexkitError: see :mod:`alexkit.errors`.
@@ -130,13 +130,13 @@ def _check_rows(rows: EvalRows) -> None:
     n = len(rows.paths)
     if n < LEAST_ROWS:
         raise DataError(
-            f"there are {n} stimuli with features in every file",
+            f"there are {n} images with features in every file",
             hint=f"at least {LEAST_ROWS} are needed",
         )
     needed, free = 4 * n * n + BYTES_BESIDE, free_memory()
     if n > MOST_ROWS or (free and needed > free):
         raise OutOfMemory(
-            f"{n:,} stimuli need {needed / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB "
+            f"{n:,} images need {needed / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB "
             "are free",
             hint=f"extract features of fewer images, {MOST_ROWS:,} at most",
         )
@@ -161,7 +161,7 @@ def _compare(
         ranked = [one.ranks for one in kept]
         rsa = spearman(ranked)
         cka = unbiased_cka([one.kernel for one in kept], [one.sums for one in kept])
-        with Stage(report, "bootstrap", n, "stimuli") as stage:
+        with Stage(report, "bootstrap", n, "images") as stage:
             interval = bootstrap(ranked, n, options.bootstrap, options.seed, stage.reach)
         names = [layer.name for layer in layers]
         arrays = {
@@ -174,8 +174,8 @@ def _compare(
         }
         rdms = [one.distances for one in kept]
         _write_arrays(folder / ARRAYS_FILE, arrays, rdms)
-        draw_comparison(names, rsa, cka, folder / PICTURE)
-        for what, file in (("arrays", ARRAYS_FILE), ("picture", PICTURE)):
+        draw_comparison(names, rsa, cka, folder / FIGURE)
+        for what, file in (("arrays", ARRAYS_FILE), ("figure", FIGURE)):
             report(Saved(what, str(folder / file)))
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Which photos are learnt from and which judge: copies of one photo are never parted."""
+"""Which images are learnt from and which judge: copies of one image are never parted."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from alexkit.reports.tables import save_csv
 
 SPLIT_FILE = "split.csv"
 COMPARED = 20_000
-"""Photos that are compared each with each; of more, only equal bytes are found."""
+"""Images that are compared each with each; of more, only equal bytes are found."""
 APART = 0.9
-"""The median cosine between photos from which features cannot tell copies from others."""
+"""The median cosine between images from which features cannot tell copies from others."""
 COMPARING_SECONDS = 20.0
 FEW = 50
-"""Photos a class below which one held-out part says little, and folds are advised."""
+"""Images a class below which one held-out part says little, and folds are advised."""
 FOLDS = 5
 """The most that are advised."""
 
@@ -36,10 +36,10 @@ FOLDS = 5
 def groups_of(
     source: ImageSource, threads: int, rows: Rows, features: npt.NDArray[np.floating] | None
 ) -> npt.NDArray[np.int64]:
-    """(N) a number for each photo, shared by its copies.
+    """(N) a number for each image, shared by its copies.
 
     Copies have the same bytes or, where ``features`` are known, (n, d) of ``rows``, a cosine
-    of at least :data:`alexkit.probes.leaks.NEAR`: the same photo saved again or a little
+    of at least :data:`alexkit.probes.leaks.NEAR`: the same image saved again or a little
     smaller.
     """
     pairs: list[tuple[int, int]] = []
@@ -52,7 +52,7 @@ def groups_of(
         unit: npt.NDArray[np.floating] = np.asarray(features, np.float32)
         length = np.linalg.norm(unit, axis=1, keepdims=True)
         unit = unit / np.where(length > 0, length, 1)
-        # Before it has learnt anything a network makes nearly the same of every photo.
+        # Before it has learnt anything a network makes nearly the same of every image.
         typical = float(np.median(unit[:: max(1, len(rows) // 256)] @ unit.T))
         for first in range(0, len(rows), 1024) if typical < APART else ():
             a, b = np.nonzero(unit[first : first + 1024] @ unit.T >= NEAR)
@@ -77,7 +77,7 @@ def divide(
 ) -> Holdout:
     """As :func:`alexkit.recipes.inputs.holdout`, but copies stay together.
 
-    A photo that is in two classes is learnt from and never judges; a copy of a photo that a
+    An image that is in two classes is learnt from and never judges; a copy of an image that a
     source's own split judges by is told.
 
     Raises:
@@ -99,9 +99,9 @@ def divide(
     judged = np.sort(np.array(held, np.int64))
     if not len(judged):
         raise DataError(
-            f"{source.root} has no photo that could be held out: each class is one photo and"
+            f"{source.root} has no image that could be held out: each class is one image and"
             " its copies",
-            hint="add photos, or a val folder beside train",
+            hint="add images, or a val folder beside train",
         )
     report(
         Chosen(
@@ -123,9 +123,9 @@ def check_learnt(source: ImageSource, rows: Holdout) -> None:
     unseen = np.setdiff1d(labels[rows.judged], labels[rows.train])
     if unseen.size:
         raise DataError(
-            f"class {source.classes[unseen[0]]!r} has photos in {rows.split.value} and none"
+            f"class {source.classes[unseen[0]]!r} has images in {rows.split.value} and none"
             " in train",
-            hint="add photos of it to train, or leave it out",
+            hint="add images of it to train, or leave it out",
         )
 
 
@@ -154,10 +154,10 @@ def folds_of(
 def parts_of(
     source: ImageSource, groups: npt.NDArray[np.int64], folds: int, seed: int
 ) -> list[Holdout]:
-    """Every labelled photo judged once, by what was learnt from the other folds.
+    """Every labelled image judged once, by what was learnt from the other folds.
 
     Raises:
-        DataError: a class has fewer photos than folds, so that a fold could not learn it.
+        DataError: a class has fewer images than folds, so that a fold could not learn it.
     """
     labels = np.asarray(source.labels)
     rows = np.flatnonzero(labels != NO_LABEL)
@@ -165,9 +165,9 @@ def parts_of(
     few = np.flatnonzero((counts > 0) & (counts < folds))
     if few.size:
         raise DataError(
-            f"class {source.classes[few[0]]!r} has {counts[few[0]]} photos, fewer than"
+            f"class {source.classes[few[0]]!r} has {counts[few[0]]} images, fewer than"
             f" {folds} folds",
-            hint="use fewer --folds, add photos, or leave the class out",
+            hint="use fewer --folds, add images, or leave the class out",
         )
     fold = folds_of(labels[rows], groups[rows], folds, seed)
     return [Holdout(rows[fold != k], rows[fold == k], Split.VAL) for k in range(folds)]
@@ -176,7 +176,7 @@ def parts_of(
 def tell_counts(
     source: ImageSource, rows: Holdout, folds: int | None, report: Reporter
 ) -> None:
-    """Advises folds where a class has few photos, and tells classes of one photo."""
+    """Advises folds where a class has few images, and tells classes of one image."""
     labels = np.asarray(source.labels)
     counts = np.bincount(labels[rows.train], minlength=len(source.classes))
     every = counts + np.bincount(labels[rows.judged], minlength=len(source.classes))
@@ -184,12 +184,12 @@ def tell_counts(
     if single:
         shown = ", ".join(map(repr, single[:3])) + (", …" if len(single) > 3 else "")
         some = "class has" if len(single) == 1 else "classes have"
-        report(Warned(f"{len(single)} {some} one photo, which cannot judge: {shown}"))
+        report(Warned(f"{len(single)} {some} one image, which cannot judge: {shown}"))
     fewest = int(every[every > 0].min())
     if folds is None and 1 < fewest < FEW and _own_share(source):
         report(
             Note(
-                f"{fewest} photos in the smallest class: one held-out part says little, and"
+                f"{fewest} images in the smallest class: one held-out part says little, and"
                 f" --folds {min(fewest, FOLDS)} gives a mean and its spread"
             )
         )
@@ -237,7 +237,7 @@ def _own_share(source: ImageSource) -> bool:
 def _in_two_classes(
     source: ImageSource, groups: npt.NDArray[np.int64], report: Reporter
 ) -> npt.NDArray[np.int64]:
-    """Groups with photos of more than one class, told."""
+    """Groups with images of more than one class, told."""
     labels = np.asarray(source.labels)
     shared = np.flatnonzero(np.bincount(groups) > 1)
     torn = []
@@ -246,11 +246,9 @@ def _in_two_classes(
         if len(np.unique(labels[rows])) > 1:
             torn.append(group)
             named = sorted({source.record(int(row)).path for row in rows})
-            report(Warned(f"one photo in several classes: {' = '.join(named[:3])}"))
+            report(Warned(f"one image in several classes: {' = '.join(named[:3])}"))
     if torn:
-        report(
-            Note("they are learnt from as they are and judge nothing; `alexkit check` helps")
-        )
+        report(Note("they are trained on as they are and judge nothing; `alexkit check` helps"))
     return np.array(torn, np.int64)
 
 
@@ -261,8 +259,8 @@ def _check_own(
     if copies:
         report(
             Warned(
-                f"{copies} of {len(rows.judged)} photos in {rows.split.value} are copies of"
-                " photos in train: the accuracy is too good by as much"
+                f"{copies} of {len(rows.judged)} images in {rows.split.value} are copies of"
+                " images in train: the accuracy is too good by as much"
             )
         )
 

@@ -1,4 +1,4 @@
-"""How far features move when large photos are decoded smaller, and only their crop resized."""
+"""How far features move when large images are decoded smaller, and only their crop resized."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from alexkit.images.preprocess import Pixels, Preprocess
 from alexkit.images.source import ImageSource
 
 LOOKED_AT = 32
-"""Photos, drawn evenly over the rows, that are decoded both ways."""
+"""Images, drawn evenly over the rows, that are decoded both ways."""
 
 
 def measure_drift(
@@ -29,13 +29,13 @@ def measure_drift(
     device: torch.device,
     report: Reporter,
 ) -> dict[str, Any]:
-    """Compares ``decode = fast`` with the exact way on photos of ``source``, and tells.
+    """Compares ``decode = fast`` with the exact way on images of ``source``, and tells.
 
     Args:
         net: on ``device``; evaluation mode is left on.
 
     Returns:
-        ``looked_at`` and ``smaller``, how many photos were decoded and how many of them come
+        ``looked_at`` and ``smaller``, how many images were decoded and how many of them come
         out smaller, and ``layers``: for each the median and the largest of
         ‖fast - exact‖ / ‖exact‖ over all; empty where there are none.
     """
@@ -59,7 +59,7 @@ def measure_drift(
         for layer, shares in apart.items()
         if shares
     }
-    text = f"fast: {smaller} of {len(pairs)} photos looked at are decoded smaller"
+    text = f"fast: {smaller} of {len(pairs)} images looked at are decoded smaller"
     for layer, share in found.items():
         text += f"; {layer} moves by {share['median']:.1%}, at most {share['largest']:.1%}"
     report(Note(text))
@@ -67,7 +67,7 @@ def measure_drift(
 
 
 class _Pair(NamedTuple):
-    """One photo both ways, (crop, crop, 3) uint8, and whether it was decoded smaller."""
+    """One image both ways, (crop, crop, 3) uint8, and whether it was decoded smaller."""
 
     exact: Pixels
     fast: Pixels

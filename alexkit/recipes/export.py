@@ -43,7 +43,7 @@ def run(options: ExportOptions, report: Reporter) -> dict[str, Any]:
     Raises:
         UsageError: no path, another format, or ``--layer`` with CSV.
         OutputExists: the file is there, and no ``--overwrite``.
-        FileMismatch: the feature file is not complete.
+        FileMismatch: the feature file is unfinished.
         OutOfSpace: the disk is full or cannot be written.
         AlexkitError: see :meth:`FeatureStore.open <alexkit.features.store.FeatureStore.open>`.
     """

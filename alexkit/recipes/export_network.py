@@ -1,4 +1,4 @@
-"""A trained network for other programs: ONNX, or a plain state dict, checked on photos."""
+"""A trained network for other programs: ONNX, or a plain state dict, checked on images."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ Run = Callable[[Pixels], npt.NDArray[np.float32]]
 
 
 def is_network(path: Path) -> bool:
-    """Whether a path is a run of ``train`` or ``finetune``, or a file of weights."""
+    """Whether a path is a run of ``train`` or ``finetune``, or a weight file."""
     if path.is_dir():
         return (path / RECORD).exists() and read_record(path)["command"] in FITTED
     return path.suffix.lower() in WEIGHT_FILES
@@ -75,20 +75,20 @@ def run(options: ExportOptions, report: Reporter) -> dict[str, Any]:
     )
     backbone = chosen.backbone
     backbone.net.eval()
-    photos = _photos(options, backbone.preprocess, report)
+    pixels = _pixels(options, backbone.preprocess, report)
     partial = out.with_name(f".{out.name}.partial{out.suffix}")
     sidecar = out.with_name(out.name + ".json")
     try:
         with writing(out, MAKE_ROOM):
             out.parent.mkdir(parents=True, exist_ok=True)
             form, again = _written(partial, chosen, options)
-            largest = _compare(backbone, again, photos, out)
+            largest = _compare(backbone, again, pixels, out)
             # Last the network itself: under its name it has all that belongs to it.
-            write_json(sidecar, _record(chosen, form, partial, len(photos), largest))
+            write_json(sidecar, _record(chosen, form, partial, len(pixels), largest))
             partial.replace(out)
     finally:
         partial.unlink(missing_ok=True)
-    report(Note(f"probabilities differ by {largest:.1e} at most on {len(photos)} images"))
+    report(Note(f"probabilities differ by {largest:.1e} at most on {len(pixels)} images"))
     report(Saved("exported", str(out)))
     return {
         "file": str(out),
@@ -96,7 +96,7 @@ def run(options: ExportOptions, report: Reporter) -> dict[str, Any]:
         "model": backbone.name,
         "classes": len(chosen.outputs.names),
         "form": form,
-        "checked": len(photos),
+        "checked": len(pixels),
         "largest_difference": largest,
         "bytes": out.stat().st_size,
         "seconds": time.monotonic() - began,
@@ -124,7 +124,10 @@ def _written(path: Path, chosen: Classifier, options: ExportOptions) -> tuple[st
     state = backbone.net.canonical_state_dict()
     needed = sum(t.numel() * t.element_size() for t in state.values())
     need(
-        path.parent, needed, f"a file in {path.parent}", "free some space or use another --out"
+        path.parent,
+        needed,
+        f"a file in {path.parent}",
+        "free some space or choose another --out",
     )
     suffix = path.suffix.lower()
     if suffix == ".onnx":
@@ -183,15 +186,15 @@ def _probabilities(
     return np.asarray(net.eval()(x).softmax(dim=1).numpy(), np.float32)
 
 
-def _compare(backbone: AnyBackbone, again: Run, photos: Pixels, out: Path) -> float:
+def _compare(backbone: AnyBackbone, again: Run, pixels: Pixels, out: Path) -> float:
     """The largest difference of a probability.
 
     Raises:
         FileMismatch: it is above :data:`TOLERANCE`.
     """
     largest = 0.0
-    for first in range(0, len(photos), BATCH):
-        squares = photos[first : first + BATCH]
+    for first in range(0, len(pixels), BATCH):
+        squares = pixels[first : first + BATCH]
         want = _probabilities(backbone.net, squares, backbone.preprocess)
         largest = max(largest, float(np.abs(again(squares) - want).max()))
     if not largest <= TOLERANCE:
@@ -203,14 +206,14 @@ def _compare(backbone: AnyBackbone, again: Run, photos: Pixels, out: Path) -> fl
     return largest
 
 
-def _photos(options: ExportOptions, preprocess: Preprocess, report: Reporter) -> Pixels:
+def _pixels(options: ExportOptions, preprocess: Preprocess, report: Reporter) -> Pixels:
     """(n, S, S, 3): squares of the run's own images, of ``--data``, or else noise."""
     data, path = options.data, options.path
     if data is None and path is not None and path.is_dir():
         told = (read_record(path).get("data") or {}).get("path")
         data = Path(told) if told and Path(told).exists() else None
     if data is None:
-        report(Warned("checked on noise, as there are no photos: --data names some"))
+        report(Warned("checked on noise, as there are no images: --data names some"))
         rng = np.random.default_rng(options.seed)
         shape = (BATCH, preprocess.crop, preprocess.crop, 3)
         return rng.integers(0, 256, shape, np.uint8)

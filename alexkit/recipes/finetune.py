@@ -63,8 +63,8 @@ def run(options: FinetuneOptions, report: Reporter) -> dict[str, Any]:
 
     Its last layer is replaced by one for the classes found. What stays frozen is run once,
     into a feature file that later runs find again. With ``freeze`` auto the new layer is a
-    convex fit, then layers below it learn too if that helps on a part of the training photos;
-    the held-out photos judge and choose nothing.
+    convex fit, then layers below it learn too if that helps on a part of the training images;
+    the held-out images judge and choose nothing.
 
     Returns the held-out accuracy and where the run is.
 
@@ -153,7 +153,7 @@ def carry_out(
     folder: RunDir,
     report: Remembering,
 ) -> dict[str, Any]:
-    """Fits to one division of the photos, in its folder, and returns the result."""
+    """Fits to one division of the images, in its folder, and returns the result."""
     write_split(folder.path / SPLIT_FILE, work.source, rows)
     importance = importance_of(work, rows, report)
     if not work.how.solved:

@@ -52,7 +52,7 @@ class Work:
 
 
 def stored_for(work: Work, ledger: Ledger, report: Reporter) -> StoredViews | None:
-    """The frozen part's values of every photo, where they are kept."""
+    """The frozen part's values of every image, where they are kept."""
     how = work.how
     if not how.stored:
         return None
@@ -62,7 +62,7 @@ def stored_for(work: Work, ledger: Ledger, report: Reporter) -> StoredViews | No
     asked.places(work.backbone.preprocess)  # that there is room for them
     views = usable_views(values, len(work.source), asked)
     if views != asked:
-        report(Note(f"views: {views}, as {asked} of {len(work.source):,} photos are too many"))
+        report(Note(f"views: {views}, as {asked} of {len(work.source):,} images are too many"))
     return stored_part(work, how.after, views, ledger, report)
 
 
@@ -73,7 +73,7 @@ def stored_part(
     ledger: Ledger,
     report: Reporter,
 ) -> StoredViews:
-    """The values of ``layer`` of every photo, from the file beside the runs."""
+    """The values of ``layer`` of every image, from the file beside the runs."""
     out = work.options.out
     place = (RUNS if out is None else out.absolute().parent) / CACHE
     job = job_of(
@@ -98,7 +98,7 @@ def groups_in(work: Work, stored: StoredViews | None) -> npt.NDArray[np.int64]:
 def importance_of(
     work: Work, rows: Holdout, report: Reporter
 ) -> npt.NDArray[np.float64] | None:
-    """(K) what each class's loss is multiplied by, mean over the photos 1; None is 1."""
+    """(K) what each class's loss is multiplied by, mean over the images 1; None is 1."""
     labels = np.asarray(work.source.labels)[rows.train]
     counts = np.bincount(labels, minlength=len(work.source.classes))
     there = counts[counts > 0]
@@ -110,8 +110,8 @@ def importance_of(
         Chosen(
             "weights of classes",
             "by their rarity",
-            f"{there.max()} photos in the largest, {there.min()} in the smallest;"
-            " --balance none counts every photo once",
+            f"{there.max()} images in the largest, {there.min()} in the smallest;"
+            " --balance none counts every image once",
         )
     )
     return np.asarray(labels.size / (there.size * np.maximum(counts, 1)))

@@ -274,7 +274,7 @@ class FitRun:
         if not self.placement.leads:
             return
         self.saver.save(checkpoint)
-        # With the checkpoint, not with the epoch: on a few photos drawing, 0.13 s, would be a
+        # With the checkpoint, not with the epoch: on a few images drawing, 0.13 s, would be a
         # good part of one.
         self.journal.draw(self.progress.metrics)
 

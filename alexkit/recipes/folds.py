@@ -1,4 +1,4 @@
-"""Every photo judged once, by what was learnt from the other folds."""
+"""Every image judged once, by what was learnt from the other folds."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def run_folds(
 ) -> dict[str, Any]:
     """A run a fold, each in a folder of its own, and weights to use.
 
-    Those are fitted to all photos where the head is fitted at once, so that no figure but the
+    Those are fitted to all images where the head is fitted at once, so that no figure but the
     folds' is known of them; else they are the first fold's. A fold that is done is not
     repeated.
 
@@ -98,7 +98,7 @@ def _keep_weights(
         head = solve_head(work, everything.train, groups, stored, importance, silent)
         put_head(work, head)
         write_both(work, weights)
-        report(Note("the weights are fitted to all photos; the folds' mean is their figure"))
+        report(Note("the weights are fitted to all images; the folds' mean is their figure"))
     else:
         weights.mkdir(exist_ok=True)
         for name in ("best", "last"):

@@ -165,7 +165,7 @@ def about_pack(path: Path, *, verify: bool, report: Reporter) -> Facts:
 def _verified(pack: PackSource, report: Reporter) -> str:
     if not pack.complete:
         raise DamagedFile(
-            f"{pack.path} is not complete", hint="the command that began it continues it"
+            f"{pack.path} is unfinished", hint="the command that began it continues it"
         )
     wrong = []
     with Stage(report, "verify", len(pack), "images") as stage:

@@ -191,7 +191,7 @@ def holdout(source: ImageSource, *, fraction: float, seed: int, report: Reporter
     if not labelled.any():
         raise DataError(
             f"{source.root} has no labels",
-            hint="put each class's photos into a folder named after it",
+            hint="put each class's images into a folder named after it",
         )
     splits = np.asarray(source.splits)
     present = np.unique(labels[labelled])
@@ -217,8 +217,8 @@ def holdout(source: ImageSource, *, fraction: float, seed: int, report: Reporter
     judged_rows = np.sort(np.concatenate(held))
     if not len(judged_rows):
         raise DataError(
-            f"{source.root} has one photo a class, so none can be held out",
-            hint="add photos, or a val folder beside train",
+            f"{source.root} has one image a class, so none can be held out",
+            hint="add images, or a val folder beside train",
         )
     report(
         Chosen(

@@ -71,7 +71,7 @@ def choose_rows(
             chosen, wanted, told = own, parts[own], "the images set apart"
         elif fresh.any() and not fresh[labelled].all():
             named = ", ".join(str(run) for run in runs if (run / SPLIT_FILE).is_file())
-            chosen, wanted, told = "val", fresh, f"those that {named} has not learnt from"
+            chosen, wanted, told = "val", fresh, f"those that {named} was not trained on"
         report(Chosen("judged by", f"{int(wanted.sum()):,} images of {chosen}", told))
     elif split != EVERY:
         wanted = parts[split]
@@ -95,7 +95,7 @@ def choose_rows(
 
 def _runs_on(source: ImageSource, weights: Sequence[str]) -> list[Path]:
     """The run folders among ``weights`` that were fitted to this data, or to what it was
-    before photos came or went."""
+    before images came or went."""
     found = []
     for path in weights:
         run = Path(path).parent.parent

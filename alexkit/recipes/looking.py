@@ -209,7 +209,7 @@ def _maps(
             groups=groups,
             names=names,
             labels=[store.paths[row] for row in rows],
-            photos=places,
+            places=places,
             sprite=sheet,
             across=across,
             side=SPRITE_SIDE,
@@ -219,8 +219,8 @@ def _maps(
     told = f"{rows.size:,} of {total:,} images" + (
         ", evenly drawn" if rows.size < total else ""
     )
-    told += f"; {len(shown):,} of them with their photo. A point is an image, near points have "
-    told += "similar features; t-SNE keeps neighbours together, and its distances between "
+    told += f"; {len(shown):,} of them with their thumbnail. A point is an image, near points "
+    told += "have similar features; t-SNE keeps neighbours together, and distances between "
     return maps, told + "groups mean little. Hover, or press the arrow keys, to see an image."
 
 

@@ -1,4 +1,4 @@
-"""The images of a feature file that are nearest to a photo, as the network sees them."""
+"""The images of a feature file that are nearest to another, as the network sees them."""
 
 from __future__ import annotations
 

@@ -139,7 +139,7 @@ class TrainOptions(FitOptions):
 
     recipe: RecipeName | None = option(None, "How it is trained (default: by network).")
     ablate: Ablate | None = option(None, "Take one thing away from the 2012 network.")
-    parallel: Parallel = option(Parallel.AUTO, "Who does which part of a step (see README).")
+    parallel: Parallel = option(Parallel.AUTO, "How processes share a step; auto measures.")
     exchange: Exchange = option(Exchange.FLOAT32, "Number type sent between processes.")
     head: Head = option(Head.FC, "gap: pool5's means in place of fc6 and fc7 (alexnet-bn).")
     verify_resume: bool = option(
@@ -162,19 +162,19 @@ class FinetuneOptions(FitOptions):
     head: FitHead = option(
         FitHead.AUTO, "logistic, svm, or their mean: fitted at once; fc: in epochs."
     )
-    lr: str | None = option(None, "Rate to begin with, or find.", "RATE")  # type: ignore[assignment]
+    lr: str | None = option(None, "Learning rate to begin with, or find.", "RATE")  # type: ignore[assignment]
     augment: Augment = option(
         Augment.AUTO, "none, random, or stored: views (mirrored), corners."
     )
     uncached: bool = option(False, "Run the frozen part again at every epoch.")
-    folds: int | None = option(None, "Judge all photos in K parts: mean ± sd.", "K", least=2)
+    folds: int | None = option(None, "Judge all images in K parts: mean ± sd.", "K", least=2)
     balance: Balance = option(Balance.AUTO, "Rare classes weigh more (auto: from 3 to 1).")
-    schedule: Fall = option(Fall.COSINE, "How the rate falls: cosine or plateau.")
+    schedule: Fall = option(Fall.COSINE, "How the learning rate falls.")
     patience: int | None = option(None, "Stop after N epochs no better.", "N", least=1)
     mixup: float = option(
-        0.0, "Blend photos to learn from, e.g. 0.2.", "ALPHA", least=0.0, most=1000.0
+        0.0, "Blend training images, e.g. 0.2.", "ALPHA", least=0.0, most=1000.0
     )
-    smoothing: float = option(0.0, "Of the labels, e.g. 0.1.", "SHARE", least=0.0, most=1.0)
+    smoothing: float = option(0.0, "Label smoothing, e.g. 0.1.", "SHARE", least=0.0, most=1.0)
 
 
 @dataclass(frozen=True)
@@ -195,10 +195,10 @@ class FeaturesOptions(SharedOptions):
         "NAME",
     )
     pool: str | None = option(
-        None, "Of maps: flat, avg, max, grid:K or 9k (default: whole maps).", "HOW"
+        None, "Maps made smaller: flat, avg, max, grid:K or 9k (default: whole maps).", "HOW"
     )
     views: str = views_option()
-    average: Average = option(Average.NONE, "Over the views, instead of storing each.")
+    average: Average = option(Average.NONE, "features: their mean over the views, not each.")
     dtype: FeatureDtype = option(FeatureDtype.FLOAT32, "Number type in the file.")
     compress: Compress = option(
         Compress.NONE, "Filter of the finished file; needs its space twice while it works."
@@ -259,20 +259,18 @@ class CompareOptions(SharedOptions):
     layer: tuple[str, ...] = option(
         (), "Layer to compare; repeat for more (default: all).", "NAME"
     )
-    metric: Metric = option(Metric.CORRELATION, "Distance between two stimuli.")
-    bootstrap: int = option(
-        1000, "Times the stimuli are drawn again.", "N", least=1, most=10**6
-    )
+    metric: Metric = option(Metric.CORRELATION, "Distance between two images.")
+    bootstrap: int = option(1000, "Times the images are drawn again.", "N", least=1, most=10**6)
 
 
 @dataclass(frozen=True)
 class NeighboursOptions(SharedOptions):
-    """The images of a feature file that are nearest to a photo, as the network sees them.
+    """The images of a feature file that are nearest to another, as the network sees them.
 
     Example: alexkit neighbours photo.jpg features.h5
     """
 
-    query: str | None = argument("Photo, folder, pattern; - takes paths from stdin.", "QUERY")
+    query: str | None = argument("Image, folder, pattern; - takes paths from stdin.", "QUERY")
     file: Path | None = argument("Feature file (default: the newest).", "FILE")
     layer: str | None = option(None, "Layer (default: fc7, or the highest).", "NAME")
     metric: Metric = option(Metric.EUCLIDEAN, "Distance between two images.")
@@ -330,13 +328,13 @@ class InfoOptions(SharedOptions):
         None, "Where the images of a feature file are now (default: where they were).", "DATA"
     )
     weights: str | None = option(
-        None, "Where its weights are now (default: where they were).", "WEIGHTS"
+        None, "Where the file's weights are now (default: where they were).", "WEIGHTS"
     )
 
 
 @dataclass(frozen=True)
 class ReportOptions(SharedOptions):
-    """The page of a run, several runs side by side, or a figure of the paper.
+    """The report of a run, several runs side by side, or a figure of the paper.
 
     Example: alexkit report runs/finetune-001 runs/finetune-002
     """
@@ -345,7 +343,7 @@ class ReportOptions(SharedOptions):
         "Run folders, feature or weight files (default: the newest run).", "RUN", ()
     )
     figure: Figure | None = option(
-        None, "conv1's kernels, or photos with the nearest in fc7; as PNG and SVG."
+        None, "conv1's kernels, or images with the nearest in fc7; as PNG and SVG."
     )
     layer: str | None = option(
         None, "Layer of the map and the neighbours (default: fc7, or the highest).", "NAME"

@@ -212,6 +212,6 @@ def _eval_json(folder: Path) -> dict[str, Any]:
 
 def _no_page(place: Path, command: str) -> UsageError:
     return UsageError(
-        f"{place / RECORD} is of {command}, which has no page",
+        f"{place / RECORD} is of {command}, which has no report",
         hint=f"name a run of {', '.join(COMMANDS)}",
     )

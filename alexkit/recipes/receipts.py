@@ -299,5 +299,5 @@ def outside(top1: float, band: Band, when: str) -> str | None:
     if top1 < low:
         return f"{told}: the run learns less than it should"
     if top1 > high:
-        return f"{told}: are images to judge by among those to learn from?"
+        return f"{told}: are held-out images among the training images?"
     return None

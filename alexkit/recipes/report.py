@@ -48,7 +48,7 @@ from alexkit.reports.thumbnails import rows_of, squares
 
 PLOTS = "plots"
 PHOTO_SIDE = 160
-"""Pixels of a photo in a printed figure."""
+"""Pixels of an image in a printed figure."""
 
 
 def run(options: ReportOptions, report: Reporter) -> dict[str, Any]:
@@ -193,7 +193,7 @@ def _neighbours(options: ReportOptions, report: Reporter) -> list[Path]:
     cells: list[list[Cell]] = [
         [(photos.get(at.get(paths[row], -1)), told) for row, told in line] for line in lines
     ]
-    report(Note(f"{len(lines)} photos, {NEAREST} nearest each in {layer}, Euclidean distance"))
+    report(Note(f"{len(lines)} images, {NEAREST} nearest each in {layer}, Euclidean distance"))
     figure = draw_neighbours(cells)
     folder = place if place.is_dir() else place.parent
     return [save(figure, path, dpi=PHOTO_DPI) for path in _figure_files(options, folder)]

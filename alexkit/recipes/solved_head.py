@@ -32,7 +32,7 @@ C = {
     FitHead.LOGISTIC: (0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0),
     FitHead.SVM: (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0),
 }
-"""On rows whose mean square length is 1; wide enough for 2 classes of 3 photos and for 500."""
+"""On rows whose mean square length is 1; wide enough for 2 classes of 3 images and for 500."""
 SHARES = (1.0, 0.5, 0.0)
 """Of the length of a row of maps: what their means make up, see :class:`Form`."""
 TOLD = {
@@ -46,7 +46,7 @@ SEARCH = 1e-3
 FEWER = 2
 """Numbers a row for each row from which on rows are turned into fewer coordinates."""
 NEVER = -1e3
-"""The logit of a class without a photo to learn from."""
+"""The logit of a class without a training image."""
 
 Labels = npt.NDArray[np.int64]
 Weights = npt.NDArray[np.float64]
@@ -57,7 +57,7 @@ class Form:
     """Rows in the form in which the length of the weights is what is kept small.
 
     Of maps, (C, H, W) in a row, a linear head has a weight for every place. A few hundred
-    photos say little about places, and much about what is in a photo wherever it is. So the
+    images say little about places, and much about what is in an image wherever it is. So the
     mean of each map stands beside the map, as in the levels of a spatial pyramid (Lazebnik et
     al. 2006); the longer the means, the more do the weights of a map's places agree. That is
     another penalty, not another head: a weight for a mean is one for all its places.
@@ -172,13 +172,13 @@ def solve(
 
     It is the mean of several linear heads, which is one linear head: logistic regression and
     SVM, or one of them, each with three shares of the means of maps (see :class:`Form`). On
-    photos that chose nothing the mean was right more often than the head that does best on
+    images that chose nothing the mean was right more often than the head that does best on
     the folds, and its probabilities were better (the manual has the figures): a few hundred
-    photos do not tell which of the heads is the best, and their errors differ.
+    images do not tell which of the heads is the best, and their errors differ.
 
     The C of each is chosen on the first view of the folds: the one that makes the classes of
-    the photos left out most likely; the share that is right would choose among a few hundred
-    photos by one or two of them. Each is then fitted to all views, each weighing 1/V. Values
+    the images left out most likely; the share that is right would choose among a few hundred
+    images by one or two of them. Each is then fitted to all views, each weighing 1/V. Values
     are multiplied by the factor that makes their softmax most likely on the folds, those of
     each head and once more their mean's, so that probabilities are honest; the class that is
     named stays the same.
@@ -197,7 +197,7 @@ def solve(
         members = [
             Member(one, share, C[one][len(C[one]) // 2]) for share in shares for one in kinds
         ]
-        report(Warned("a class has one photo to learn from: C is not chosen"))
+        report(Warned("a class has one training image: C is not chosen"))
     else:
         members = []
         judged = np.isin(fold, parts)
@@ -273,7 +273,7 @@ def _tell(members: Sequence[Member], score: float | None, parts: int, report: Re
     """What the head is, and how good where that is known."""
     told = "the middle of the grid"
     if score is not None:
-        told = f"{score:.1%} on {parts} parts of the training photos"
+        told = f"{score:.1%} on {parts} parts of the training images"
     kinds = list(dict.fromkeys(one.kind for one in members))
     several = f"the mean of {len(members)} linear layers" if len(members) > 1 else "linear"
     names = " and ".join(one.value for one in kinds)

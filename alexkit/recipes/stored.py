@@ -45,7 +45,7 @@ class StoredViews:
     Attributes:
         path: the file.
         layer: its layer.
-        views: of each photo.
+        views: of each image.
         usable: (n) int64, the rows that have values.
         values: (N, V, …) float32 of all rows, NaN where there is none.
     """
@@ -75,7 +75,7 @@ def job_of(
     device: torch.device,
     threads: int,
 ) -> Job:
-    """The work of running the frozen part over every photo."""
+    """The work of running the frozen part over every image."""
     whole = backbone.net.layer_shapes()[layer]
     shape = whole if len(views) == 1 else (len(views), *whole)
     stored = Stored(
@@ -86,16 +86,16 @@ def job_of(
 
 
 def stored_values(job: Job, folder: Path, ledger: Ledger, report: Reporter) -> StoredViews:
-    """Reads the values of every photo, after computing those that are not there yet.
+    """Reads the values of every image, after computing those that are not there yet.
 
     The file's name is a hash of what decides its values: weights, pixels, views. A run with
     another head, another seed or another split finds it again. One that is damaged, finished
     or not, is made anew, and that is said: nothing is in it but what can be computed again.
 
     Raises:
-        Interrupted: by a signal; the same command goes on with the photos that are left.
+        Interrupted: by a signal; the same command goes on with the images that are left.
         OutOfSpace: the file does not fit.
-        DataError: no photo could be read.
+        DataError: no image could be read.
     """
     (layer,) = job.stored.shapes
     fingerprint = _fingerprint(job)
@@ -167,7 +167,7 @@ def _compute(
         ):
             for batch in job.features(writer.pending()):
                 stage.advance(keep(batch, writer, job.source, ledger, LEFT_OUT))
-                stop.check(f"{stage.done} of {writer.size} photos are in {writer.partial}")
+                stop.check(f"{stage.done} of {writer.size} images are in {writer.partial}")
         writer.finish({"ended": now()})
 
 

@@ -7,7 +7,7 @@ validation images without labels; the same image in two splits or in two classes
 that a person reads as the same.
 
 Told, and no more, is what training survives: a class that is not judged, a folder without
-images, one photo of a class, classes of very different sizes, bad, tiny, turned or repeated
+images, one image of a class, classes of very different sizes, bad, tiny, turned or repeated
 images, GIFs among photos, files and folders left out, links in circles, numbers in the order
 of text.
 """
@@ -222,14 +222,14 @@ def _sizes_of_classes(source: ImageSource) -> list[Finding]:
         return []
     found = []
     if single := [source.classes[label] for label in there[counts[there] == 1]]:
-        text = f"{counted(len(single), 'class', single)} with one photo to learn from"
+        text = f"{counted(len(single), 'class', single)} with one training image"
         judged = source.splits.any()
-        hint = "add photos" if judged else "it cannot be judged; add photos, or a val folder"
+        hint = "add images" if judged else "it cannot be judged; add images, or a val folder"
         found.append(Finding(False, text, hint))
     most, least = there[counts[there].argmax()], there[counts[there].argmin()]
     if counts[most] >= MANY_TIMES * counts[least]:
         text = (
-            f"{source.classes[most]!r} has {counts[most]:,} photos to learn from,"
+            f"{source.classes[most]!r} has {counts[most]:,} training images,"
             f" {source.classes[least]!r} has {counts[least]:,}"
         )
         hint = "accuracy will favour the large classes: read mean class accuracy"
@@ -290,7 +290,7 @@ def _sideways(looks: Sequence[Look]) -> list[Finding]:
     if not turned:
         return []
     verb = "says which way it was" if turned == 1 else "say which way they were"
-    text = f"{counted(turned, 'photo')} {verb} held (EXIF)"
+    text = f"{counted(turned, 'image')} {verb} held (EXIF)"
     return [Finding(False, text, "finetune turns them upright, the others with --exif apply")]
 
 

@@ -1,4 +1,4 @@
-"""Layers below the head learn too, from the top down, while that helps on photos that neither
+"""Layers below the head learn too, from the top down, while that helps on images that neither
 they nor the head have learnt from."""
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ from alexkit.recipes.stored import StoredViews
 RUNGS = {"fc7": ("fc6", "pool5"), "pool5": ("conv4",), "gap": ("conv4",)}
 """What the head reads -> layers after which all learns, tried one after the other."""
 PARTS = 3
-"""Of the training photos, one of which judges a rung."""
+"""Of the training images, one of which judges a rung."""
 EPOCHS = 3
 GAIN = 0.01
-"""The least a rung must gain, as a share of the photos it is tried on."""
+"""The least a rung must gain, as a share of the images it is tried on."""
 FEWEST = 50
-"""Photos to try on below which a difference would be chance."""
+"""Images to try on below which a difference would be chance."""
 TRIALS = "trials"
 
 
@@ -55,13 +55,13 @@ def unfreeze(
     report: Remembering,
     head: Solved,
 ) -> dict[str, Any] | None:
-    """Tries the rungs inside the training photos, and fits the best one to all of them.
+    """Tries the rungs inside the training images, and fits the best one to all of them.
 
-    Two thirds of the training photos learn and a third judges; the held-out photos are not
+    Two thirds of the training images learn and a third judges; the held-out images are not
     looked at. Every trial, and the fit, begins at the head as it was solved on its own rows.
 
     Returns:
-        The result of the fit; None where no rung gains, or there are too few photos to tell.
+        The result of the fit; None where no rung gains, or there are too few images to tell.
     """
     net = work.backbone.net
     if not isinstance(net, LayeredNet) or work.how.after not in RUNGS:
@@ -71,13 +71,13 @@ def unfreeze(
     inner = Holdout(rows.train[fold != 0], rows.train[fold == 0], rows.split)
     seen = set(np.unique(np.asarray(work.source.labels)[inner.train]).tolist())
     if len(inner.judged) < FEWEST or seen != set(np.unique(labels).tolist()):
-        report(Note("too few photos to try whether more layers should learn"))
+        report(Note("too few images to try whether more layers should learn"))
         return None
     pristine = _copied(work)
     within = solve_head(work, inner.train, groups, stored, importance, silent)
     put_head(work, within)
     best = judge(work, make_plan(work, inner, stored, importance, silent))["top1"]
-    report(Note(f"the head alone: {best:.1%} on {len(inner.judged)} of the training photos"))
+    report(Note(f"the head alone: {best:.1%} on {len(inner.judged)} of the training images"))
     chosen: Work | None = None
     for after in RUNGS[work.how.after]:
         rung = _rung(work, after)

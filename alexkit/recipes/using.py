@@ -28,7 +28,7 @@ def _class_map_option() -> Any:
 
 @dataclass(frozen=True)
 class PredictOptions(SharedOptions):
-    """Class probabilities of photos, from a trained or fine-tuned network or a saved probe.
+    """Class probabilities of images, from a trained or fine-tuned network or a saved probe.
 
     Example: alexkit predict photo.jpg holiday/ --top 3
     """
@@ -94,8 +94,8 @@ class ExportOptions(SharedOptions):
         "pixels: RGB squares, uint8, normalised inside the ONNX graph.",
     )
     data: Path | None = option(
-        None, "Photos to check a network on (default: the run's data).", "DATA"
+        None, "Images to check a network on (default: the run's data).", "DATA"
     )
-    images: int = option(32, "How many of them.", "N", least=1)
+    images: int = option(32, "How many images to check it on.", "N", least=1)
     model: str | None = option(None, "Network, where the weights do not tell.", "NAME")
     class_map: Path | None = _class_map_option()

@@ -25,7 +25,7 @@ from alexkit.recipes.origin import network_of, stored_of
 
 TOLERANCE = {FeatureDtype.FLOAT32: 1e-3, FeatureDtype.FLOAT16: 2e-3}
 """Of the row's largest value, from CPU to CPU. Sums in another order (batch size, threads)
-differ by less than 1e-5 and float16 rounds by 5e-4; another photo, weight file or crop is a
+differ by less than 1e-5 and float16 rounds by 5e-4; another image, weight file or crop is a
 hundred times above."""
 GPU_TOLERANCE = 1e-2
 """Where either device is none, or products were not in float32."""
@@ -89,7 +89,7 @@ def verify(store: FeatureStore, options: InfoOptions, report: Reporter) -> dict[
         some = "; ".join(wrong[:3]) + ("; …" if len(wrong) > 3 else "")
         raise FileMismatch(
             f"{store.path} is not what these images and weights give: {some}",
-            hint="were photos edited or features changed? `alexkit features` makes them again",
+            hint="were images edited or features changed? `alexkit features` makes them again",
         )
     return {
         "rows": len(rows),

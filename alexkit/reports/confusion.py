@@ -1,4 +1,4 @@
-"""What was taken for what: a shaded table of few classes, a picture of many."""
+"""What was taken for what: a shaded table of few classes, an image of many."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MOST_PAIRS = 50
 
 
 def confusion_blocks(counts: Counts, names: Sequence[str]) -> list[Block]:
-    """(K, K) counts, true class down, as a table or a picture, and the pairs most confused."""
+    """(K, K) counts, true class down, as a table or an image, and the pairs most confused."""
     if not counts.size or not counts.sum():
         return []
     blocks: list[Block] = []

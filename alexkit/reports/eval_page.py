@@ -14,10 +14,10 @@ from alexkit.reports.page import (
     Chart,
     Grid,
     Page,
-    Photo,
-    Photos,
     Section,
     Series,
+    Thumbnail,
+    Thumbnails,
     Words,
     facts,
 )
@@ -221,19 +221,19 @@ def _classes(results: Sequence[Result]) -> list[Block]:
 def _hardest(given: EvalFacts) -> list[Block]:
     if not given.predictions:
         return [Words("Rows that may have several classes are not ranked.")]
-    photos = []
+    images = []
     for line in hardest(given.predictions):
         wrong = line["class"] != line["predicted"]
         taken = f"taken for {line['predicted']}" if wrong else "just right"
         count = f"right {line['right']} of {line['tested']}, margin {float(line['margin']):.3g}"
         source = given.thumbnails.get(line["path"], "")
-        photos.append(Photo(source, line["path"], (f"is {line['class']}", taken, count)))
+        images.append(Thumbnail(source, line["path"], (f"is {line['class']}", taken, count)))
     layer = (given.told.get("predictions") or {}).get("layer", "")
     told = (
-        f"The {len(photos)} test images with the least margin in {layer}: the score of their "
+        f"The {len(images)} test images with the least margin in {layer}: the score of their "
         "own class less the best score of another"
     )
-    return [*(Words(note) for note in given.notes), Photos(photos, told)]
+    return [*(Words(note) for note in given.notes), Thumbnails(images, told)]
 
 
 def _choice(results: Sequence[Result]) -> list[Block]:

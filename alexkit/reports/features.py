@@ -70,7 +70,7 @@ def feature_record(store: FeatureStore) -> dict[str, Any]:
 
 def feature_blocks(record: Mapping[str, Any]) -> dict[str, Table]:
     """The screen of :func:`feature_record`: title -> table."""
-    finished = "complete" if record["complete"] else "the same command continues it"
+    finished = "finished" if record["complete"] else "the same command continues it"
     splits = {name or "none": count for name, count in record["splits"].items()}
     head = {
         "size": f"{size(record['bytes'])}, {finished}",

@@ -8,7 +8,7 @@ from typing import Any
 
 from alexkit.reports.activations import Activations, activation_blocks
 from alexkit.reports.features import feature_blocks
-from alexkit.reports.page import Block, Dots, Grid, Page, Photo, Photos, Section, Words
+from alexkit.reports.page import Block, Dots, Grid, Page, Section, Thumbnail, Thumbnails, Words
 from alexkit.reports.settings import Ledger, data_blocks, settings_blocks
 from alexkit.reports.tables import size
 
@@ -59,7 +59,7 @@ def features_page(given: FeatureFacts) -> Page:
     made: list[Block] = [Grid(first[1], "The file")]
     made += [Grid(table, title) for title, table in others]
     data = (given.record or {}).get("data") or {}
-    state = "complete" if told["complete"] else "not complete"
+    state = "finished" if told["complete"] else "unfinished"
     sections = [
         Section("Activations", activation_blocks(given.layers)),
         Section("Map", _map(given)),
@@ -92,14 +92,14 @@ def _near(given: FeatureFacts) -> list[Block]:
     blocks: list[Block] = [Words(given.searched)]
     for near in given.near:
         path, name = near.query
-        photos = [Photo(given.thumbnails.get(path, ""), path, tuple(filter(None, (name,))))]
-        photos += [
-            Photo(
+        images = [Thumbnail(given.thumbnails.get(path, ""), path, tuple(filter(None, (name,))))]
+        images += [
+            Thumbnail(
                 given.thumbnails.get(other, ""),
                 other,
                 tuple(filter(None, (cls, f"distance {distance:.4g}"))),
             )
             for other, cls, distance in near.found
         ]
-        blocks.append(Photos(photos, f"{path}, and the images nearest to it"))
+        blocks.append(Thumbnails(images, f"{path}, and the images nearest to it"))
     return blocks

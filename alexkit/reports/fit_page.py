@@ -11,7 +11,17 @@ import numpy as np
 
 from alexkit.probes.metrics import confusion
 from alexkit.reports.confusion import confusion_blocks
-from alexkit.reports.page import Block, Chart, Grid, Page, Photo, Photos, Section, Series, Words
+from alexkit.reports.page import (
+    Block,
+    Chart,
+    Grid,
+    Page,
+    Section,
+    Series,
+    Thumbnail,
+    Thumbnails,
+    Words,
+)
 from alexkit.reports.settings import Ledger, data_blocks, settings_blocks
 from alexkit.reports.tables import duration, percent, top1_of
 
@@ -168,8 +178,8 @@ def _worst(facts: FitFacts) -> list[Block]:
         return blocks
     if not lines:
         return [*blocks, Words("Every held-out image was right.")]
-    photos = [
-        Photo(
+    images = [
+        Thumbnail(
             facts.thumbnails.get(line["path"], ""),
             line["path"],
             (
@@ -179,8 +189,8 @@ def _worst(facts: FitFacts) -> list[Block]:
         )
         for line in lines
     ]
-    told = f"The {len(photos)} held-out images whose own class was thought least likely"
-    return [*blocks, Photos(photos, told)]
+    told = f"The {len(images)} held-out images whose own class was thought least likely"
+    return [*blocks, Thumbnails(images, told)]
 
 
 def _classes(facts: FitFacts) -> list[Block]:

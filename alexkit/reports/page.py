@@ -152,7 +152,7 @@ class Chart:
 
 @dataclass(frozen=True)
 class Dots:
-    """Images as points of a plane; a point shows its photo under the mouse or the arrow keys.
+    """Images as points of a plane; a point shows its image under the mouse or the arrow keys.
 
     Attributes:
         title: what it shows.
@@ -160,8 +160,8 @@ class Dots:
         groups: (n) which class each is of; index into ``names``.
         names: of the classes.
         labels: (n) what each is called.
-        photos: (n) its place in the sprite, -1 for none.
-        sprite: data URI of one picture of all photos, ``across`` in a row, each ``side`` px.
+        places: (n) of each in the sprite, -1 for none.
+        sprite: data URI of one sheet of all thumbnails, ``across`` in a row, each ``side`` px.
     """
 
     kind: ClassVar[str] = "dots"
@@ -170,7 +170,7 @@ class Dots:
     groups: Sequence[int]
     names: Sequence[str]
     labels: Sequence[str]
-    photos: Sequence[int]
+    places: Sequence[int]
     sprite: str
     across: int
     side: int
@@ -184,7 +184,7 @@ class Dots:
             "groups": list(self.groups),
             "names": [shown(name) for name in self.names],
             "labels": [shown(label) for label in self.labels],
-            "photos": list(self.photos),
+            "places": list(self.places),
             "sprite": self.sprite,
             "across": self.across,
             "side": self.side,
@@ -201,7 +201,7 @@ class Dots:
 
 
 @dataclass(frozen=True)
-class Photo:
+class Thumbnail:
     """A thumbnail with what is to be said of it; ``source`` is a data URI, "" for none."""
 
     source: str
@@ -210,17 +210,17 @@ class Photo:
 
 
 @dataclass(frozen=True)
-class Photos:
+class Thumbnails:
     """Thumbnails in a row or more."""
 
-    kind: ClassVar[str] = "photos"
-    photos: Sequence[Photo]
+    kind: ClassVar[str] = "thumbnails"
+    images: Sequence[Thumbnail]
     caption: str
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One picture of its own size, every pixel a square, described in words."""
+    """An image of its own size, every pixel a square, described in words."""
 
     kind: ClassVar[str] = "picture"
     source: str
@@ -241,7 +241,7 @@ class Shaded:
         return [[count / max(sum(row), 1) for count in row] for row in self.counts]
 
 
-Block = Words | Grid | Chart | Dots | Photos | Picture | Shaded
+Block = Words | Grid | Chart | Dots | Thumbnails | Picture | Shaded
 
 
 @dataclass(frozen=True)
@@ -320,7 +320,7 @@ def script(name: str) -> str:
 
 
 def policy(scripts: Sequence[str]) -> str:
-    """What a browser may do for this page: run these scripts, show pictures that are in it."""
+    """What a browser may do for this page: run these scripts, show images that are in it."""
     hashes = [
         base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in scripts
     ]
@@ -332,7 +332,7 @@ def policy(scripts: Sequence[str]) -> str:
 
 
 def data_uri(data: bytes, kind: str) -> str:
-    """An encoded picture (``jpeg``, ``png``) as what ``<img src>`` takes."""
+    """An encoded image (``jpeg``, ``png``) as what ``<img src>`` takes."""
     return f"data:image/{kind};base64," + base64.b64encode(data).decode()
 
 

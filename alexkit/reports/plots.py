@@ -1,4 +1,4 @@
-"""Pictures of results. matplotlib lives here, without its global state."""
+"""Figures of results. matplotlib lives here, without its global state."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ DASHES = ("-", "--", ":", "-.")
 DPI = 120
 PRINT_DPI = 300
 PHOTO_DPI = 150
-"""Of figures made of photos, whose own pixels are no finer."""
+"""Of figures made of images, whose own pixels are no finer."""
 FORMATS = ("png", "svg")
 MOST_NAMED = 24
 """Classes up to which a map names each."""
@@ -117,7 +117,7 @@ def _scales(axes: Axes, chart: Chart) -> None:
 
 
 def draw_dots(dots: Dots) -> Figure:
-    """A map of a page for print, without photos."""
+    """A map of a page for print, without images."""
     figure = Figure(figsize=(6.4, 5.2), layout="constrained")
     axes = figure.subplots()
     points, groups = np.asarray(dots.points, np.float64), np.asarray(dots.groups)
@@ -166,7 +166,7 @@ def draw_kernels(kernels: npt.NDArray[Any], towers: int) -> Figure:
 
 
 def kernel_sheet(kernels: npt.NDArray[Any], across: int) -> npt.NDArray[np.float64]:
-    """(K, 3, h, w) as one (H, W, 3) picture from 0 to 1, ``across`` in a row, white between."""
+    """(K, 3, h, w) as one (H, W, 3) image from 0 to 1, ``across`` in a row, white between."""
     low, high = kernels.min(), kernels.max()
     scaled = (kernels - low) / (high - low if high > low else 1.0)
     count, _, h, w = scaled.shape
@@ -179,11 +179,11 @@ def kernel_sheet(kernels: npt.NDArray[Any], across: int) -> npt.NDArray[np.float
 
 
 Cell = tuple[npt.NDArray[np.uint8] | None, str]
-"""A photo, or None where it cannot be read, and what is written under it."""
+"""An image, or None where it cannot be read, and what is written under it."""
 
 
 def draw_neighbours(rows: Sequence[Sequence[Cell]]) -> Figure:
-    """Photos with those nearest to them, as the right of figure 4 of the paper: the query
+    """Images with those nearest to them, as the right of figure 4 of the paper: the query
     first, then its neighbours, nearest first."""
     across = max(map(len, rows))
     figure = Figure(figsize=(1.25 * across, 1.45 * len(rows)))
@@ -192,11 +192,11 @@ def draw_neighbours(rows: Sequence[Sequence[Cell]]) -> Figure:
     for cells, line in zip(grid, rows, strict=True):
         for axes in cells:
             axes.set_axis_off()
-        for axes, (photo, told) in zip(cells, line, strict=False):
-            if photo is None:
-                axes.text(0.5, 0.5, "no photo", ha="center", va="center", fontsize=7)
+        for axes, (image, told) in zip(cells, line, strict=False):
+            if image is None:
+                axes.text(0.5, 0.5, "no image", ha="center", va="center", fontsize=7)
             else:
-                axes.imshow(photo)
+                axes.imshow(image)
             axes.set_title(_plain(told), fontsize=7, y=-0.03, pad=0, va="top")
         cells[0].add_patch(
             Rectangle((0, 0), 1, 1, transform=cells[0].transAxes, fill=False, lw=1.5)

@@ -156,7 +156,7 @@ def comparison_table(result: Mapping[str, Any]) -> Table:
 
 
 def neighbours_table(query: Mapping[str, Any], result: Mapping[str, Any]) -> Table:
-    """One row a neighbour of a photo, nearest first."""
+    """One row a neighbour of an image, nearest first."""
     rows = [
         [str(rank), near["path"], near["class"] or "–", f"{near['distance']:.4g}"]
         for rank, near in enumerate(query["neighbours"], 1)

@@ -1,4 +1,4 @@
-"""Small photos for a page: read through the source, few, and within a time."""
+"""Small images for a page: read through the source, few, and within a time."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Square = npt.NDArray[np.uint8]
 SIDE = 96
 """Pixels of a thumbnail; about 3 kB as JPEG."""
 SPRITE_SIDE = 48
-"""Pixels of the photos that a map shows; about 1 kB each."""
+"""Pixels of the images that a map shows; about 1 kB each."""
 QUALITY = 75
 THREADS = 2
 
@@ -52,7 +52,7 @@ def rows_of(source: ImageSource, paths: Iterable[str]) -> dict[str, int]:
 def squares(
     source: ImageSource, rows: Sequence[int], side: int, *, seconds: float
 ) -> dict[int, Square]:
-    """Row -> the centre square of its photo, upright, (side, side, 3) uint8.
+    """Row -> the centre square of its image, upright, (side, side, 3) uint8.
 
     Rows that cannot be read, and those whose turn does not come within ``seconds``, are left
     out.
@@ -65,7 +65,7 @@ def squares(
             return row, None
         try:
             return row, _square(decoded(row).rgb, side)
-        except (AlexkitError, OSError):  # told in the ledger; here it is a missing picture
+        except (AlexkitError, OSError):  # told in the ledger; here it is a missing thumbnail
             return row, None
 
     with ThreadPoolExecutor(THREADS, thread_name_prefix="alexkit-thumbnails") as pool:
@@ -85,19 +85,19 @@ def thumbnails(
     return {path: jpeg_uri(made[row]) for path, row in rows.items() if row in made}
 
 
-def sprite(photos: Mapping[int, Square], order: Sequence[int]) -> tuple[str, int, list[int]]:
-    """All photos in one picture: its data URI, how many are in a row, and the place of each of
-    ``order`` (-1 for those without a photo)."""
-    places = {row: place for place, row in enumerate(photos)}
+def sprite(made: Mapping[int, Square], order: Sequence[int]) -> tuple[str, int, list[int]]:
+    """All thumbnails in one sheet: its data URI, how many are in a row, and the place of each
+    of ``order`` (-1 for those without one)."""
+    places = {row: place for place, row in enumerate(made)}
     if not places:
         return "", 1, [-1] * len(order)
-    side = next(iter(photos.values())).shape[0]
+    side = next(iter(made.values())).shape[0]
     across = int(np.ceil(np.sqrt(len(places))))
     down = -(-len(places) // across)
     sheet = np.zeros((down * side, across * side, 3), np.uint8)
     for row, place in places.items():
         y, x = side * (place // across), side * (place % across)
-        sheet[y : y + side, x : x + side] = photos[row]
+        sheet[y : y + side, x : x + side] = made[row]
     return jpeg_uri(sheet), across, [places.get(row, -1) for row in order]
 
 

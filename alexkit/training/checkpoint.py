@@ -131,7 +131,7 @@ class CheckpointFolder:
             raise OutOfSpace(
                 f"the checkpoint of step {checkpoint.step} cannot be written to {self.path}: "
                 f"{problem.strerror}",
-                hint="make room or mend the disk; the same command resumes",
+                hint="free some space or mend the disk; the same command then continues",
             ) from problem
         # A step is saved twice where an epoch ends: before and after it is judged.
         if checkpoint.step != self._good:
@@ -196,7 +196,7 @@ def _check_space(folder: Path, nbytes: int) -> None:
         raise OutOfSpace(
             f"a checkpoint needs {nbytes / 1e6:.0f} MB in {folder}, and {free / 1e6:.0f} MB "
             "are free",
-            hint="make room; the same command resumes",
+            hint="free some space; the same command then continues",
         )
 
 

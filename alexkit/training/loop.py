@@ -222,7 +222,7 @@ def validate(
     *sums, all_images = placement.summed([*totals.tolist(), float(n)])
     if not all_images:
         raise DataError(
-            "there is no readable image to validate on", hint="look at the bad images' reasons"
+            "there is no readable image to judge by", hint="look at the bad images' reasons"
         )
     loss, top1, top5 = (value / all_images for value in sums)
     return {"loss": loss, "top1": top1, "top5": top5, "n": int(all_images)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import subprocess
 import sys
 from contextlib import suppress
@@ -13,24 +14,9 @@ import pytest
 import torch
 
 from alexkit import errors
-from alexkit.cli.app import as_ours, run
+from alexkit.cli.app import app, as_ours, run
 
-COMMANDS = (
-    "train",
-    "features",
-    "finetune",
-    "eval",
-    "compare",
-    "neighbours",
-    "predict",
-    "validate",
-    "check",
-    "pack",
-    "info",
-    "export",
-    "doctor",
-    "demo",
-)
+COMMANDS = [command.name for command in app.registered_commands]
 
 
 def test_help_of_every_command_loads_nothing_heavy() -> None:
@@ -41,11 +27,17 @@ def test_help_of_every_command_loads_nothing_heavy() -> None:
         "heavy = {'torch', 'numpy', 'sklearn', 'h5py', 'PIL'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "COLUMNS": "80"},
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert max(map(len, lines)) <= 80
-    assert done.stdout.count("Example: alexkit") == len(COMMANDS)
+    assert done.stdout.count("Example: alexkit") == len(COMMANDS) == 15
+    assert '"alexkit[umap]"' in done.stdout, "what is in brackets was taken for markup"
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

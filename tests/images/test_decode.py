@@ -304,7 +304,7 @@ def test_damaged_picture_data_is_refused_though_pillow_would_not_say() -> None:
     marker = data.index(b"\xff\xd3", scan)
     del data[marker - 20 : marker]
     assert not np.array_equal(pillow(bytes(data)), photo(160, 160))  # decodes, wrongly
-    assert reason(bytes(data)).startswith("damaged or cut short: Corrupt JPEG data")
+    assert reason(bytes(data)).startswith("damaged or truncated: Corrupt JPEG data")
 
 
 def test_a_cmyk_jpeg_is_checked_too() -> None:
@@ -312,7 +312,7 @@ def test_a_cmyk_jpeg_is_checked_too() -> None:
     data = bytearray(encoded(image, "JPEG", restart_marker_rows=1))
     marker = data.index(b"\xff\xd3", data.index(b"\xff\xda"))
     del data[marker - 20 : marker]
-    assert "damaged or cut short" in reason(bytes(data))
+    assert "damaged or truncated" in reason(bytes(data))
 
 
 def test_damaged_metadata_does_not_cost_the_image() -> None:
@@ -548,12 +548,12 @@ TORTURE = {
     "pil__broken_data_stream.png": "! damaged, or of an unsupported kind",
     "pil__decompression_bomb.gif": "! its header asks for more pixels",
     # Pillow decodes this one into stripes without a word.
-    "pil__hopper_bad_exif.jpg": "! damaged or cut short: Corrupt JPEG data",
+    "pil__hopper_bad_exif.jpg": "! damaged or truncated: Corrupt JPEG data",
     "pil__l2rgb_read.bmp": "! 3158064 x 48 pixels is over the limit",
     "pil__libtiff_segfault.tif": "! not an image",
     "pil__png_decompression_dos.png": "! damaged, or of an unsupported kind",
     "pil__truncated_image.png": "! damaged, or of an unsupported kind",
-    "pil__truncated_jpeg.jpg": "! damaged or cut short: Premature end",
+    "pil__truncated_jpeg.jpg": "! damaged or truncated: Premature end",
     "pil__zero_width.gif": "! not an image",
 }
 """What becomes of one file of each kind; "!" begins a reason."""

@@ -251,7 +251,7 @@ def test_class_archives_are_indexed_again_when_one_changes(tmp_path: Path) -> No
     place.write_bytes(tar_bytes({f"{CLASSES[1]}_5.JPEG": tiny_jpeg(1)}))
     assert len(open_source(folder)) == 14
     os.truncate(place, 700)
-    with pytest.raises(DataError, match=f"{CLASSES[1]}.tar is cut short"):
+    with pytest.raises(DataError, match=f"{CLASSES[1]}.tar is truncated"):
         open_source(folder)
 
 
@@ -305,7 +305,7 @@ def test_a_truncated_archive_is_refused(tmp_path: Path) -> None:
     folder = downloaded(tmp_path)
     size = (folder / TRAIN_TAR).stat().st_size
     os.truncate(folder / TRAIN_TAR, size // 2)
-    with pytest.raises(DataError, match="cut short"):
+    with pytest.raises(DataError, match="truncated"):
         open_source(folder)
 
 

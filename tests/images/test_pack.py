@@ -486,7 +486,7 @@ class TestWriting:
         with begun(path, photos, encoding) as writer:
             writer.append(0, blocks(photos, encoding)[0])
         os.rename(partial_path(path), path)
-        with pytest.raises(DamagedFile, match="not complete"):
+        with pytest.raises(DamagedFile, match="unfinished"):
             open_source(path)
         assert not open_pack(path, unfinished=True).complete
         with pytest.raises(UnreadableImage, match="not packed"):

@@ -257,7 +257,7 @@ class TestTraps:
         Image.new("RGB", (90, 70)).save(tmp_path / "train/ant/turned.jpg", exif=tags)
         found = the_one(tmp_path)
         assert not found.wrong
-        assert found.text == "1 photo says which way it was held (EXIF)"
+        assert found.text == "1 image says which way it was held (EXIF)"
         assert "--exif apply" in found.hint
 
     def test_a_class_of_bad_images(self, tmp_path: Path) -> None:
@@ -298,14 +298,14 @@ class TestTraps:
     def test_one_photo_of_a_class(self, tmp_path: Path) -> None:
         found = the_one(photos_in(tmp_path, {"ant": 3, "bee": 3, "wasp": 1}))
         assert not found.wrong
-        assert found.text == "1 class ('wasp') with one photo to learn from"
+        assert found.text == "1 class ('wasp') with one training image"
 
     @pytest.mark.parametrize(("many", "told"), [(19, False), (20, True)])
     def test_classes_of_very_different_sizes(
         self, tmp_path: Path, many: int, told: bool
     ) -> None:
         found = findings(photos_in(tmp_path, {"train/ant": many, "train/bee": 2, "val/ant": 1}))
-        texts = ["'ant' has 20 photos to learn from, 'bee' has 2"] if told else []
+        texts = ["'ant' has 20 training images, 'bee' has 2"] if told else []
         assert [one.text for one in found if "to learn" in one.text] == texts
         assert not any(one.wrong for one in found)
 

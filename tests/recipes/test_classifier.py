@@ -43,7 +43,7 @@ def test_fit_predict_score_and_clone(tmp_path: Path) -> None:
         assert again.score(paths, labels) == (predicted == labels).mean()
         with pytest.raises(DataError, match=r"gone\.jpg"):
             again.predict([tmp_path / "gone.jpg"])
-        with pytest.raises(DataError, match="8 photos have labels of shape"):
+        with pytest.raises(DataError, match="8 images have labels of shape"):
             clone(made).fit(paths, labels[:3])
 
 

@@ -128,7 +128,7 @@ def test_the_same_seed_gives_the_same_numbers(make: Make) -> None:
     [
         ({"fc7": content()["fc7"]}, [], 2, "one layer only"),
         (content(), ["--layer", "fc6"], 2, "fc6"),
-        ({k: v[:3] for k, v in content().items()}, [], 3, "3 stimuli"),
+        ({k: v[:3] for k, v in content().items()}, [], 3, "3 images"),
         (content() | {"fc8": np.ones((N, 3))}, [], 3, "fc8 has 40 rows without a correlation"),
         (content(), ["--bootstrap", "0"], 2, "too small"),
     ],

@@ -44,7 +44,7 @@ def test_drift_is_small_and_told(photos: Path) -> None:
         assert 0 < shares["median"] <= shares["largest"] < 0.1
     (note,) = told
     assert isinstance(note, Note)
-    assert "3 of 5 photos looked at are decoded smaller; conv1 moves by" in note.text
+    assert "3 of 5 images looked at are decoded smaller; conv1 moves by" in note.text
 
     exact = measure_drift(open_source(photos), net, layers, Preprocess(), cpu, told.append)
     assert exact["smaller"] == 0

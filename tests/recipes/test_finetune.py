@@ -317,7 +317,7 @@ def test_odd_photos_among_them(place: Path, convs: Path) -> None:
 
 def test_a_class_that_is_only_judged(place: Path, convs: Path) -> None:
     photos_in(place / "photos", {"train/ant": 3, "train/bee": 3, "val/ant": 1, "val/cat": 1})
-    with pytest.raises(DataError, match="'cat' has photos in val and none in train"):
+    with pytest.raises(DataError, match="'cat' has images in val and none in train"):
         finetune("photos", weights=convs, out="run")
     assert not Path("run").exists()
     assert not Path("cache").exists(), "it is told before anything is computed"

@@ -28,7 +28,7 @@ STANDS_FOR = {
     "DATA": "mydata/",
     "FILE": "F.h5",
     "NAME": "bn60",
-    "PHOTO…": "photo.jpg",
+    "IMAGE…": "photo.jpg",
     "RUN": "runs/finetune-001",
     "W": "W.safetensors",
     "imagenet": "whole.safetensors",  # for --weights: torchvision's, which would be downloaded

@@ -125,20 +125,20 @@
     const box = document.createElement("div");
     box.className = "tip";
     box.hidden = true;
-    const photo = document.createElement("div");
-    photo.style.width = photo.style.height = data.side + "px";
-    photo.style.backgroundImage = "url(" + data.sprite + ")";
+    const image = document.createElement("div");
+    image.style.width = image.style.height = data.side + "px";
+    image.style.backgroundImage = "url(" + data.sprite + ")";
     const name = document.createElement("span");
     const group = document.createElement("span");
-    box.append(photo, name, group);
+    box.append(image, name, group);
     figure.querySelector(".canvas").append(box);
     figure.tip = {
       hide() { box.hidden = true; },
       show(i, x, y) {
-        const place = data.photos[i];
-        photo.hidden = place < 0;
+        const place = data.places[i];
+        image.hidden = place < 0;
         if (place >= 0) {
-          photo.style.backgroundPosition = -data.side * (place % data.across) + "px " + -data.side * Math.floor(place / data.across) + "px";
+          image.style.backgroundPosition = -data.side * (place % data.across) + "px " + -data.side * Math.floor(place / data.across) + "px";
         }
         name.textContent = data.labels[i];
         group.textContent = data.groups[i] < 0 ? "" : data.names[data.groups[i]];
@@ -151,7 +151,7 @@
     return figure.tip;
   }
 
-  // Arrow keys go through the images in their order; what is met is said and its photo shown.
+  // Arrow keys go through the images in their order; what is met is said and its image shown.
   function keys(canvas, chart, data) {
     const figure = canvas.closest("figure");
     const told = figure.querySelector(".told");
