@@ -128,7 +128,7 @@ def test_other_networks_and_damage_are_named(make_net, tmp_path: Path) -> None:
         (foreign, WeightsMismatch, "'VGG_16' with the layers conv1_1, neither bvlc_alexnet"),
         (foreign.replace(b"conv1_1", b"conv\xff_1"), WeightsMismatch, "the layers b'conv"),
         (plain, WeightsMismatch, "no normalisation"),
-        (whole[: len(whole) // 2], DamagedFile, "cut, damaged or no .caffemodel"),
+        (whole[: len(whole) // 2], DamagedFile, "truncated, damaged or no .caffemodel"),
         (b"", DamagedFile, "no layer with weights"),
         (b"<!DOCTYPE html><html>", DamagedFile, "caffemodel"),
         (whole.replace(size, b"", 1), DamagedFile, "caffemodel"),

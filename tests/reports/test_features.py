@@ -38,7 +38,7 @@ def facts(record: dict[str, Any], title: str) -> dict[str, str]:
 
 def test_what_the_file_holds() -> None:
     assert facts(RECORD, "F.h5") == {
-        "size": "1.2 MB, complete",
+        "size": "1.2 MB, finished",
         "rows": "1,198 done, 2 unreadable",
         "splits": "1,000 train, 150 val, 50 none",
         "classes": "20 of 10 to 29 rows: class0, class1, class2, class3, class4, class5,"
