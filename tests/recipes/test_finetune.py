@@ -109,7 +109,7 @@ def test_a_solved_head_is_a_whole_network_and_its_frozen_part_runs_once(
     heard = Heard()
     judged = validate(ValidateOptions(data=Path("photos"), weights=(result["run"],)), heard)
     assert (judged["split"], judged["n"], judged["top1"]) == ("val", 6, 1.0)
-    assert "judged by: 6 images of val: those that runs/finetune-001 has not" in heard.texts()
+    assert "judged by: 6 images of val: those that runs/finetune-001 was not" in heard.texts()
     every = ValidateOptions(data=Path("photos"), weights=(result["run"],), split="all")
     assert validate(every, heard)["n"] == 24
     assert "was trained on images of this data" in heard.texts()
