@@ -78,7 +78,7 @@ def test_a_run_outside_its_band_is_told_on_imagenet_only() -> None:
     quarter = {"epoch": 23, "loss": 2.6, "top1": 0.44}
     assert watch(quarter) is None
     assert "after epoch 23 is 70.0%" in (watch(quarter | {"top1": 0.7}) or "")
-    assert "images to judge by" in (watch(quarter | {"top1": 0.7}) or "")
+    assert "held-out images among" in (watch(quarter | {"top1": 0.7}) or "")
     end = {"epoch": 90, "loss": 2.0, "top1": 0.54}
     assert "expected was 55.5% to 59.5%" in (watch(end) or "")
     assert watch(end | {"top1": 0.56}) is None
