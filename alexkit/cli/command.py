@@ -115,7 +115,7 @@ def _parameter(field: dataclasses.Field[Any], kind: Any) -> inspect.Parameter:
         kind = list[typing.get_args(kind)[0]]  # type: ignore[misc]
     # A flag takes no value, which Typer would otherwise show the type of.
     metavar = "" if kind is bool else field.metadata["metavar"]
-    told = {"help": escape(field.metadata["help"]), "metavar": metavar}
+    told: dict[str, Any] = {"help": escape(field.metadata["help"]), "metavar": metavar}
     if field.metadata["argument"]:
         info: Any = typer.Argument(show_default=False, **told)
     else:
