@@ -32,12 +32,16 @@ def attach_head(net: LayeredNet, num_classes: int, *, at: str | None = None) -> 
     Returns:
         The new layer, on the network's first slot.
     """
-    shapes = net.layer_shapes()
-    at = at or next(layer for layer in READABLE if layer in shapes)
+    layers = net.stages()
+    at = at or next(layer for layer in READABLE if layer in layers)
     assert at in READABLE, at
-    assert at in shapes, f"the network has no {at}"
+    assert at in layers, f"the network has no {at}"
+    if at == "fc7" and net.fc8 is not None:
+        inputs = net.fc8.in_features
+    else:
+        inputs = math.prod(net.layer_shapes(last=at)[at])
     net.cut("fc6" if at == "pool5" else "fc8")
-    net.fc8 = nn.Linear(math.prod(shapes[at]), num_classes, device=net.slots[0])
+    net.fc8 = nn.Linear(inputs, num_classes, device=net.slots[0])
     return net.fc8
 
 

@@ -333,6 +333,6 @@ def _shaped_like(spec: BackboneSpec, state: Mapping[str, Tensor]) -> LayeredNet:
     head = state.get("fc8.weight")
     if head is not None and head.ndim == 2 and len(head):
         behind_pool5 = not {"fc6.weight", "fc7.weight"} & state.keys()
-        before = "gap" if "gap" in net.layer_shapes() else "pool5"
+        before = "gap" if "gap" in net.stages() else "pool5"
         attach_head(net, len(head), at=before if behind_pool5 else "fc7")
     return net
