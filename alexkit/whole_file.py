@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,6 +14,9 @@ from alexkit.errors import OutOfSpace
 UNFINISHED = ".partial"
 """Behind the name of a file that is being written."""
 MAKE_ROOM = "free some space or choose another --out"
+ELSEWHERE = "choose another --out, or let this place be written to"
+FORBIDDEN = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
+"""Where room is no help."""
 
 
 def partial_path(path: Path) -> Path:
@@ -62,4 +66,5 @@ def writing(
         yield
     except OSError as error:
         reason = error.strerror or str(error).partition("\n")[0]
+        hint = ELSEWHERE if error.errno in FORBIDDEN else hint
         raise OutOfSpace(f"{path} cannot be written: {reason}", hint=hint) from error

@@ -37,6 +37,7 @@ from alexkit.cli.command import add_command
 from alexkit.cli.console import tell_error
 from alexkit.errors import AlexkitError, DataError, OutOfMemory, OutOfSpace, UsageError
 from alexkit.recipes import options, using
+from alexkit.whole_file import ELSEWHERE, FORBIDDEN, MAKE_ROOM
 
 # Newer versions of Typer bring their own copy of click, older ones use the click package; the
 # class behind a bad parameter is what both raise for anything wrong on a command line.
@@ -119,7 +120,7 @@ def as_ours(problem: BaseException) -> AlexkitError | None:
         where = f": {problem.filename}" if problem.filename else ""
         return OutOfSpace(
             f"cannot write, {CANNOT_WRITE[problem.errno]}{where}",
-            hint="free some space or choose another --out",
+            hint=ELSEWHERE if problem.errno in FORBIDDEN else MAKE_ROOM,
         )
     # Named, not imported: torch must not be loaded just to recognise its error.
     if isinstance(problem, MemoryError) or type(problem).__name__ == "OutOfMemoryError":
