@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Generator
-from concurrent.futures import Future
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol, runtime_checkable
@@ -25,8 +23,22 @@ ToSquare = Callable[[Pixels], Pixels]
 
 
 @runtime_checkable
-class ReadyPixels(Protocol):
-    """What a source has besides when its images are decoded already, as in a pack.
+class OwnDecoder(Protocol):
+    """What a source has besides when it knows more of its images than their bytes tell."""
+
+    def decoded(self, row: int) -> Decoded:
+        """A row as pixels, maybe read-only, as :func:`~alexkit.images.decode.decode` would;
+        safe to call from several threads at once.
+
+        Raises:
+            UnreadableImage: the row has none, with the reason.
+        """
+        ...
+
+
+@runtime_checkable
+class ReadyPixels(OwnDecoder, Protocol):
+    """What a source has besides when its images are decoded already, as in a pack of pixels.
 
     Attributes:
         side: S, of every image.
@@ -41,28 +53,6 @@ class ReadyPixels(Protocol):
     def copy(self, rows: Rows, top: int, left: int, out_nhwc: Pixels) -> None:
         """The squares at ``top`` and ``left`` of ``rows``, those without an image included;
         the interpreter's lock is let go for many of them at a time."""
-        ...
-
-    def pixels(self, row: int) -> Decoded:
-        """The pixels of a row, maybe read-only; safe to call from several threads at once.
-
-        Raises:
-            UnreadableImage: the row has none, with the reason.
-        """
-        ...
-
-
-@runtime_checkable
-class OwnDecoder(Protocol):
-    """What a source has besides when it knows more of its images than their bytes tell."""
-
-    def decoded(self, row: int) -> Decoded:
-        """A row as pixels, as :func:`~alexkit.images.decode.decode` would; safe to call from
-        several threads at once.
-
-        Raises:
-            UnreadableImage: the row has none, with the reason.
-        """
         ...
 
 
@@ -121,6 +111,20 @@ class Batch:
     size: int
 
 
+Told = BadRow | Remark
+
+
+def sorted_out(
+    told: Iterable[Told | None],
+) -> tuple[tuple[BadRow, ...], tuple[Remark, ...]]:
+    """What is told of some rows, by what it is."""
+    kept = list(told)
+    return (
+        tuple(one for one in kept if isinstance(one, BadRow)),
+        tuple(one for one in kept if isinstance(one, Remark)),
+    )
+
+
 def epoch_order(rows: Rows, *, seed: int, epoch: int) -> Rows:
     """A permutation of ``rows``, a pure function of ``seed``, ``epoch`` and the row numbers.
 
@@ -157,7 +161,7 @@ def read_batches(
 
     Threads of this process work ahead by two batches, or by a few images each when batches
     are small; Pillow and libjpeg-turbo let go of the interpreter's lock while they work.
-    A source with :class:`ReadyPixels` is asked for those, and nothing is decoded.
+    An :class:`OwnDecoder` is asked for its pixels.
     What comes out does not depend on ``threads``. Leaving the loop early, by ``break``,
     ``close`` or an error, waits for the images in work and leaves no thread behind.
 
@@ -180,20 +184,13 @@ def read_batches(
     # The side is asked of the function, so that a batch of nothing but bad images has one.
     side = to_square(np.zeros((1, 1, 3), np.uint8)).shape[0]
     whole = (rows[first : first + batch_size] for first in range(0, len(rows), batch_size))
-    decoded = decoder_of(source, exif=exif, at_least=at_least)
+    read = Reader(source, exif=exif, at_least=at_least)
     ready = source if isinstance(source, ReadyPixels) else None
     corner = None if ready is None else _corner(to_square, ready.side)
-    blocks = None if ready is None or corner is None else partial(_copy, ready, *corner)
+    copy = None if ready is None or corner is None else partial(_copy, ready, *corner)
     slots = (
         _Slots(
-            source,
-            own,
-            places,
-            len(part),
-            decoded,
-            to_square,
-            _room(len(own), side, pin),
-            blocks,
+            source, own, places, len(part), read, to_square, _room(len(own), side, pin), copy
         )
         for part in whole
         for places in [np.arange(rank, len(part), ranks)]
@@ -201,42 +198,48 @@ def read_batches(
     )
     if threads == 0:
         for one in slots:
-            one.fill(range(len(one.rows)))
-            yield one.batch()
+            yield one.filled(range(len(one.rows))).batch()
         return
     ahead = max(2, -(-threads * _AHEAD_IMAGES * ranks // batch_size))
-    pool = Crew(threads, "alexkit-decode")
-    try:
-        waiting: deque[tuple[_Slots, list[Future[None]]]] = deque()
-        for one in slots:
-            slots_of = range(len(one.rows))
-            share = _share_of(len(slots_of), threads) if ready is None else _READY_SHARE
-            tasks = [
-                pool.submit(one.fill, slots_of[first : first + share])
-                for first in range(0, len(one.rows), share)
-            ]
-            waiting.append((one, tasks))
-            if len(waiting) > ahead:
-                yield _finished(*waiting.popleft())
-        while waiting:
-            yield _finished(*waiting.popleft())
-    finally:
-        pool.leave()
+
+    def tasks_of(one: _Slots) -> list[Callable[[], _Slots]]:
+        every = range(len(one.rows))
+        share = (
+            max(1, min(_SHARE, len(every) // (4 * threads))) if ready is None else _READY_SHARE
+        )
+        # One at least, where other ranks have all the rows.
+        begins = range(0, max(1, len(every)), share)
+        return [partial(one.filled, every[first : first + share]) for first in begins]
+
+    for filled in Crew(threads, "alexkit-decode").in_order(map(tasks_of, slots), ahead):
+        yield filled[0].batch()
 
 
-def _share_of(images: int, threads: int) -> int:
-    return max(1, min(_SHARE, images // (4 * threads)))
+class Reader:
+    """A row of a source as pixels, by the source itself where it can, else by :func:`decode`.
 
+    Args:
+        source: its ``read`` may be called from several threads.
+        exif, at_least: see :func:`~alexkit.images.decode.decode`.
+    """
 
-def decoder_of(
-    source: ImageSource, *, exif: bool, at_least: int = 0
-) -> Callable[[int], Decoded]:
-    """What makes pixels of a row: the source itself where it can, else :func:`decode`."""
-    if isinstance(source, ReadyPixels):
-        return source.pixels
-    if isinstance(source, OwnDecoder):
-        return source.decoded
-    return lambda row: decode(source.read(row), exif=exif, at_least=at_least)
+    def __init__(self, source: ImageSource, *, exif: bool, at_least: int = 0) -> None:
+        self._source = source
+        self._decoded = (
+            source.decoded
+            if isinstance(source, OwnDecoder)
+            else lambda row: decode(source.read(row), exif=exif, at_least=at_least)
+        )
+
+    def __call__(self, row: int) -> tuple[Pixels | None, Told | None]:
+        """(H, W, 3) uint8, None where there is no image; and what is to be told of it."""
+        try:
+            found = self._decoded(row)
+        except UnreadableImage as error:
+            return None, BadRow(row, self._source.record(row).path, error.message)
+        if not found.remark:
+            return found.rgb, None
+        return found.rgb, Remark(row, self._source.record(row).path, found.remark)
 
 
 def _corner(to_square: ToSquare, side: int) -> tuple[int, int] | None:
@@ -269,12 +272,6 @@ def _room(images: int, side: int, pin: bool) -> torch.Tensor:
     return torch.from_numpy(np.empty(shape, np.uint8))
 
 
-def _finished(slots: _Slots, tasks: list[Future[None]]) -> Batch:
-    for task in tasks:
-        task.result()
-    return slots.batch()
-
-
 @dataclass
 class _Slots:
     """A batch being filled; each slot is written by one thread."""
@@ -283,41 +280,34 @@ class _Slots:
     rows: Rows
     places: Rows
     size: int
-    decoded: Callable[[int], Decoded]
+    read: Reader
     to_square: ToSquare
     pixels: torch.Tensor
-    blocks: Callable[[Rows, Pixels], npt.NDArray[np.bool_]] | None
-    bad: dict[int, BadRow] = field(default_factory=dict)
-    remarks: dict[int, Remark] = field(default_factory=dict)
+    copy: Callable[[Rows, Pixels], npt.NDArray[np.bool_]] | None
+    told: dict[int, Told] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._array = self.pixels.numpy()
 
-    def fill(self, slots: range) -> None:
+    def filled(self, slots: range) -> _Slots:
         """Reads and squares images, or notes why not."""
         todo = np.arange(slots.start, slots.stop)
-        if self.blocks is not None:
-            done = self.blocks(self.rows[todo], self._array[slots.start : slots.stop])
-            todo = todo[~done]
+        if self.copy is not None:
+            todo = todo[~self.copy(self.rows[todo], self._array[slots.start : slots.stop])]
         for slot in todo.tolist():
-            self._fill(slot)
-
-    def _fill(self, slot: int) -> None:
-        row = int(self.rows[slot])
-        try:
-            decoded = self.decoded(row)
-        except UnreadableImage as error:
-            self.bad[slot] = BadRow(row, self.source.record(row).path, error.message)
-            return
-        self._array[slot] = self.to_square(decoded.rgb)
-        if decoded.remark:
-            self.remarks[slot] = Remark(row, self.source.record(row).path, decoded.remark)
+            rgb, told = self.read(int(self.rows[slot]))
+            if rgb is not None:
+                self._array[slot] = self.to_square(rgb)
+            if told is not None:
+                self.told[slot] = told
+        return self
 
     def batch(self) -> Batch:
         """The batch without its bad slots, once every slot is filled."""
         rows, places, pixels = self.rows, self.places, self.pixels
-        if self.bad:
-            good = [slot for slot in range(len(rows)) if slot not in self.bad]
+        bad, remarks = sorted_out(self.told[slot] for slot in sorted(self.told))
+        if bad:
+            good = [i for i in range(len(rows)) if not isinstance(self.told.get(i), BadRow)]
             rows, places, pixels = rows[good], places[good], pixels[good]
         return Batch(
             rows=rows,
@@ -325,6 +315,6 @@ class _Slots:
             size=self.size,
             pixels=pixels,
             labels=torch.from_numpy(self.source.labels[rows].astype(np.int64)),
-            bad=tuple(self.bad[slot] for slot in sorted(self.bad)),
-            remarks=tuple(self.remarks[slot] for slot in sorted(self.remarks)),
+            bad=bad,
+            remarks=remarks,
         )

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 class Crew(ThreadPoolExecutor):
@@ -29,6 +33,22 @@ class Crew(ThreadPoolExecutor):
             initializer=_enter,
             initargs=(self._members, begin),
         )
+
+    def in_order(
+        self, groups: Iterable[Sequence[Callable[[], T]]], ahead: int
+    ) -> Iterator[list[T]]:
+        """What each group of tasks gives, in order, with so many groups in work besides the
+        one that is waited for; at the end the crew leaves."""
+        try:
+            waiting: deque[list[Future[T]]] = deque()
+            for tasks in groups:
+                waiting.append([self.submit(task) for task in tasks])
+                if len(waiting) > ahead:
+                    yield [task.result() for task in waiting.popleft()]
+            while waiting:
+                yield [task.result() for task in waiting.popleft()]
+        finally:
+            self.leave()
 
     def leave(self) -> None:
         """Drops what has not begun, and waits for the rest, where it is not in its own way."""

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import simplejpeg
 
-from alexkit.errors import UnreadableImage
-from alexkit.images.batches import BadRow, Remark, decoder_of
+from alexkit.images.batches import BadRow, Reader, Remark, Told, sorted_out
 from alexkit.images.crew import Crew
 from alexkit.images.decode import decode
 from alexkit.images.draws import Rows
@@ -81,35 +79,28 @@ def read_encoded(
         preprocess: of which :meth:`~Preprocess.train_square` and ``exif`` count.
         batch_size, threads: at least 1.
     """
-    decoded = decoder_of(source, exif=preprocess.exif)
+    read = Reader(source, exif=preprocess.exif)
 
-    def encode(row: int) -> tuple[bytes, BadRow | Remark | None]:
-        try:
-            image = decoded(row)
-        except UnreadableImage as error:
-            return b"", BadRow(row, source.record(row).path, error.message)
-        path = source.record(row).path
-        remark = Remark(row, path, image.remark) if image.remark else None
-        if image.rgb.shape[:2] == (preprocess.resize, preprocess.resize):
+    def encode(row: int) -> tuple[bytes, Told | None]:
+        rgb, told = read(row)
+        if rgb is None:
+            return b"", told
+        if rgb.shape[:2] == (preprocess.resize, preprocess.resize):
             own = source.read(row)
             if own.startswith(START):
                 found = decode(own, exif=False)
-                if not found.remark and np.array_equal(found.rgb, image.rgb):
-                    return own, remark
-        return encode_jpeg(preprocess.train_square(image.rgb), encoding), remark
+                if not found.remark and np.array_equal(found.rgb, rgb):
+                    return own, told
+        return encode_jpeg(preprocess.train_square(rgb), encoding), told
 
-    pool = Crew(threads, "alexkit-encode")
-    try:
-        waiting: deque[list[Future[tuple[bytes, BadRow | Remark | None]]]] = deque()
-        for first in range(0, len(rows), batch_size):
-            part = rows[first : first + batch_size].tolist()
-            waiting.append([pool.submit(encode, row) for row in part])
-            if len(waiting) > _AHEAD:
-                yield _finished(waiting.popleft())
-        while waiting:
-            yield _finished(waiting.popleft())
-    finally:
-        pool.leave()
+    batches = (
+        [partial(encode, row) for row in rows[first : first + batch_size].tolist()]
+        for first in range(0, len(rows), batch_size)
+    )
+    for done in Crew(threads, "alexkit-encode").in_order(batches, _AHEAD):
+        yield EncodedBatch(
+            tuple(data for data, _ in done), *sorted_out(told for _, told in done)
+        )
 
 
 def encode_jpeg(rgb: Any, encoding: JpegEncoding) -> bytes:
@@ -118,12 +109,3 @@ def encode_jpeg(rgb: Any, encoding: JpegEncoding) -> bytes:
         np.ascontiguousarray(rgb), encoding.quality, "RGB", SUBSAMPLING
     )
     return data
-
-
-def _finished(tasks: list[Future[tuple[bytes, BadRow | Remark | None]]]) -> EncodedBatch:
-    done = [task.result() for task in tasks]
-    return EncodedBatch(
-        files=tuple(data for data, _ in done),
-        bad=tuple(told for _, told in done if isinstance(told, BadRow)),
-        remarks=tuple(told for _, told in done if isinstance(told, Remark)),
-    )

@@ -170,7 +170,7 @@ class PackSource:
 class PixelPack(PackSource):
     """A pack of pixels.
 
-    Nothing is decoded: :func:`~alexkit.images.batches.read_batches` takes :meth:`pixels`.
+    Nothing is decoded: :func:`~alexkit.images.batches.read_batches` takes :meth:`decoded`.
     With the preprocessing it was made with (see :meth:`differences`), ``train_square``
     gives the same pixels as from the originals to the bit; so does ``square`` where
     ``resize - crop`` is a multiple of 4 (torchvision's 256 and 224), because the centre of
@@ -181,7 +181,7 @@ class PixelPack(PackSource):
         super().__init__(path, tables, f"{tables.side} × {tables.side} pixels")
         self._pixels = tables.mapped(path, PIXELS)
 
-    def pixels(self, row: int) -> Decoded:
+    def decoded(self, row: int) -> Decoded:
         """(S, S, 3) uint8, a read-only view of the file, and what was repaired.
 
         Raises:
@@ -218,9 +218,9 @@ class PixelPack(PackSource):
         """The pixels as a PPM file, which any decoder turns into the same pixels.
 
         Raises:
-            UnreadableImage: as :meth:`pixels`.
+            UnreadableImage: as :meth:`decoded`.
         """
-        return b"P6 %d %d 255\n" % (self.side, self.side) + self.pixels(row).rgb.tobytes()
+        return b"P6 %d %d 255\n" % (self.side, self.side) + self.decoded(row).rgb.tobytes()
 
     def _stored(self, first: int, last: int) -> Array:
         return self.stored_pixels(first, last)

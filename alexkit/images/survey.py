@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 
 from alexkit.errors import UnreadableImage
 from alexkit.images.crew import Crew
@@ -85,17 +84,9 @@ def survey(source: ImageSource, rows: Rows, *, threads: int) -> Iterator[Look]:
         rows: (N) int64.
         threads: at least 1.
     """
-    pool = Crew(threads, "alexkit-survey")
-    try:
-        waiting: deque[Future[Look]] = deque()
-        for row in rows.tolist():
-            waiting.append(pool.submit(look, source, row))
-            if len(waiting) > threads * _AHEAD:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.leave()
+    tasks = ([partial(look, source, row)] for row in rows.tolist())
+    for looks in Crew(threads, "alexkit-survey").in_order(tasks, threads * _AHEAD):
+        yield from looks
 
 
 def format_of(data: bytes) -> str:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from alexkit.choices import Split
 from alexkit.errors import AlexkitError
-from alexkit.images.batches import decoder_of
+from alexkit.images.batches import Reader
 from alexkit.images.files import shown
 from alexkit.images.source import SPLITS, ImageSource
 from alexkit.reports.page import data_uri
@@ -57,14 +57,15 @@ def squares(
     Rows that cannot be read, and those whose turn does not come within ``seconds``, are left
     out.
     """
-    decoded = decoder_of(source, exif=True, at_least=2 * side)
+    read = Reader(source, exif=True, at_least=2 * side)
     end = time.monotonic() + seconds
 
     def one(row: int) -> tuple[int, Square | None]:
         if time.monotonic() > end:
             return row, None
         try:
-            return row, _square(decoded(row).rgb, side)
+            rgb, _ = read(row)
+            return row, None if rgb is None else _square(rgb, side)
         except (AlexkitError, OSError):  # told in the ledger; here it is a missing thumbnail
             return row, None
 

@@ -55,13 +55,21 @@ class InMemory:
         self.labels, self.splits = source.labels, source.splits
         self.record, self.read = source.record, source.read
         self.fingerprint = source.fingerprint
-        self.squares = squares
+        self.squares, self.side = squares, squares.shape[1]
 
     def __len__(self) -> int:
         return len(self.squares)
 
-    def pixels(self, row: int) -> Decoded:
+    def decoded(self, row: int) -> Decoded:
         return Decoded(self.squares[row], "")
+
+    def plain(self, rows: np.ndarray) -> np.ndarray:
+        return np.ones(len(rows), bool)
+
+    def copy(self, rows: np.ndarray, top: int, left: int, out_nhwc: np.ndarray) -> None:
+        side = out_nhwc.shape[1]
+        for square, row in zip(out_nhwc, rows.tolist(), strict=True):
+            np.copyto(square, self.squares[row, top : top + side, left : left + side])
 
 
 class Stopwatch:
@@ -197,7 +205,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         sizes = {"originals": sum(map(os.path.getsize, paths)) / len(rows)}
         for name, path in (("JPEG pack", small), ("raw pack", packed)):
             sizes[name] = path.stat().st_size / len(rows)
-        squares = np.stack([stored.pixels(row).rgb for row in range(len(rows))])
+        squares = np.stack([stored.decoded(row).rgb for row in range(len(rows))])
         for name, ready in (("raw pack", stored), ("in memory", InMemory(stored, squares))):
             tiers[name] = (ours(ready, everything, args, normalise=False), args.fast_passes)
         apart = first - next(tiers["originals, normalised"][0]())

@@ -175,8 +175,8 @@ class TestReading:
     ) -> None:
         opened = open_source(pack.path)
         assert isinstance(opened, PixelPack | JpegPack)
+        assert isinstance(opened, OwnDecoder)
         assert isinstance(opened, ReadyPixels) is isinstance(opened, PixelPack)
-        assert isinstance(opened, OwnDecoder) is isinstance(opened, JpegPack)
         assert len(pack) == len(photos)
         assert pack.classes == photos.classes == ("Käfer", "dog")
         np.testing.assert_array_equal(pack.labels, photos.labels)

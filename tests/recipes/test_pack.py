@@ -210,9 +210,9 @@ def test_exif_is_obeyed_when_asked_and_what_reads_the_pack_knows(
     assert "exif: apply (as the pack was made)" in capsys.readouterr().err
     with FeatureStore.open(Path("f.h5")) as store:
         assert store.provenance["preprocessing"]["exif"] is True
-    upright = open_pack(Path("apply.pack")).pixels(0)
+    upright = open_pack(Path("apply.pack")).decoded(0)
     assert upright.remark == "EXIF orientation 6 applied"
-    assert (upright.rgb != open_pack(Path("ignore.pack")).pixels(0).rgb).any()
+    assert (upright.rgb != open_pack(Path("ignore.pack")).decoded(0).rgb).any()
 
 
 class TestInfo:
