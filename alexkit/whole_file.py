@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from alexkit.errors import OutOfSpace
+from alexkit.errors import OutOfSpace, OutputExists, UsageError
 
 UNFINISHED = ".partial"
 """Behind the name of a file that is being written."""
@@ -49,6 +49,19 @@ def whole_file(
         with suppress(OSError):  # what went wrong first is what to tell
             unborn.unlink()
         raise
+
+
+def check_free(path: Path, overwrite: bool) -> None:
+    """Sees to it that ``path`` can be a new file, or take the place of an old one.
+
+    Raises:
+        UsageError: it is a folder.
+        OutputExists: it is there, and is not to be replaced.
+    """
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder", hint="give the name of a file")
+    if path.exists() and not overwrite:
+        raise OutputExists(f"{path} exists", hint="choose another --out or add --overwrite")
 
 
 def sync(file: BinaryIO) -> None:

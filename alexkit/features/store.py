@@ -21,7 +21,6 @@ from alexkit.errors import (
     DamagedFile,
     DataError,
     FileMismatch,
-    OutputExists,
     UnknownName,
     UsageError,
 )
@@ -52,7 +51,7 @@ from alexkit.features.virtual import parts_of
 from alexkit.features.writer import FeatureWriter, Rows, Values
 from alexkit.images.source import SPLITS
 from alexkit.json_text import from_json
-from alexkit.whole_file import partial_path
+from alexkit.whole_file import check_free, partial_path
 
 
 class FeatureStore:
@@ -334,21 +333,6 @@ class FeatureStore:
     def _check(self, right: bool, what: str) -> None:
         if not right:
             raise damaged(self.path, f"is damaged or was edited: {what}")
-
-
-def check_free(path: Path, overwrite: bool) -> None:
-    """A file may be written to ``path``.
-
-    Raises:
-        OutputExists: a finished one is there, and may not be replaced.
-        UsageError: it is a folder.
-    """
-    if path.is_dir():
-        raise UsageError(f"{path} is a folder", hint="give the name of a file")
-    if path.exists() and not overwrite:
-        raise OutputExists(
-            f"{path} exists and is finished", hint="choose another --out or add --overwrite"
-        )
 
 
 def _drop_leftover(path: Path) -> None:

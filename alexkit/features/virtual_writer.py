@@ -13,10 +13,10 @@ import numpy as np
 from alexkit.errors import DataError, FileMismatch
 from alexkit.features.layout import Plan, Status
 from alexkit.features.parts import PartWriter, checked_rows, drop_parts, each_part
-from alexkit.features.store import FeatureStore, check_free
+from alexkit.features.store import FeatureStore
 from alexkit.features.virtual import Piece, unborn_path, write_virtual
 from alexkit.features.writer import FeatureWriter, Rows, Unfinished, Values
-from alexkit.whole_file import UNFINISHED, partial_path
+from alexkit.whole_file import UNFINISHED, check_free, partial_path
 
 
 class VirtualWriter(Unfinished):

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from alexkit.errors import DamagedFile, FileMismatch, OutOfSpace, OutputExists, UsageError
+from alexkit.errors import DamagedFile, FileMismatch, OutOfSpace, UsageError
 from alexkit.images.batches import Batch
 from alexkit.images.budget import Budget, budget_of
 from alexkit.images.encode import EncodedBatch, JpegEncoding
@@ -45,7 +45,7 @@ from alexkit.images.pack import (
 from alexkit.images.packed import JpegPack, PackSource, open_pack, pack_of
 from alexkit.images.preprocess import Preprocess
 from alexkit.images.source import ImageSource
-from alexkit.whole_file import partial_path, whole_file, writing
+from alexkit.whole_file import check_free, partial_path, whole_file, writing
 
 
 class PackWriter:
@@ -214,12 +214,7 @@ def begin_pack(
         FileMismatch: the interrupted pack is of something else; the message names what.
         OutOfSpace: the disk is too small, full, read-only, or not ours to write.
     """
-    if path.is_dir():
-        raise UsageError(f"{path} is a folder", hint="give the name of a file")
-    if path.exists() and not overwrite:
-        raise OutputExists(
-            f"{path} exists and is finished", hint="choose another --out or add --overwrite"
-        )
+    check_free(path, overwrite)
     provenance = {**provenance, "preprocessing": recipe_of(preprocess)}
     if encoding is not None:
         provenance["encoding"] = encoding.to_record()

@@ -28,7 +28,7 @@ from alexkit.recipes.devices import decode_threads, one_device
 from alexkit.recipes.inputs import holdout
 from alexkit.recipes.ledger import Ledger
 from alexkit.recipes.options import CheckOptions
-from alexkit.recipes.run_dir import check_out
+from alexkit.recipes.out_file import check_out
 from alexkit.recipes.traps import Finding, traps
 
 NOT_USABLE = "cannot be used"
@@ -39,6 +39,8 @@ MODEL = "alexnet"
 """The network whose speed is measured: the default of ``train``."""
 
 BATCH_SIZE = {"cpu": 16, "cuda": 128}
+"""Of the steps that are timed: the recipe's on a GPU; fewer on a CPU, where a step of so many
+takes some seconds, and an image as long."""
 LOADING_IMAGES = 512
 LOADING_SECONDS = 5.0
 """Loading is timed until either is reached."""

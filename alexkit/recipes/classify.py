@@ -9,25 +9,18 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from scipy.special import softmax
 
-from alexkit.choices import Compress, FeatureDtype
 from alexkit.errors import WeightsMismatch
 from alexkit.events import Reporter
 from alexkit.features.layout import RowProblem
-from alexkit.features.pooling import Pooling
 from alexkit.images.draws import Rows
-from alexkit.images.source import ImageSource
-from alexkit.images.views import Views
 from alexkit.models.zoo import Backbone
 from alexkit.recipes.classes import Outputs, name_outputs
-from alexkit.recipes.devices import decode_threads
-from alexkit.recipes.extraction import Job, settle_batch_size
+from alexkit.recipes.extraction import Job
 from alexkit.recipes.inputs import choose_backbone
-from alexkit.recipes.layers import AnyBackbone, Stored
+from alexkit.recipes.layers import AnyBackbone
 from alexkit.recipes.ledger import Ledger
-from alexkit.recipes.options import SharedOptions
 
 Probabilities = npt.NDArray[np.float64]
 
@@ -96,42 +89,11 @@ def classifier_of(
     return Classifier(backbone, layer, outputs)
 
 
-def job_for(
-    source: ImageSource,
-    backbone: AnyBackbone,
-    layer: str,
-    views: Views,
-    device: torch.device,
-    options: SharedOptions,
-    report: Reporter,
-    pooling: Pooling = Pooling(),  # noqa: B008 - frozen
-) -> Job:
-    """One layer of images, float32, its views apart: (B, …) or (B, V, …).
-
-    Raises:
-        UsageError: the views do not fit the preprocessing.
-    """
-    views.places(backbone.preprocess)
-    whole = pooling.shape(layer, backbone.net.layer_shapes()[layer])
-    shape = whole if len(views) == 1 else (len(views), *whole)
-    dtype = FeatureDtype.FLOAT32
-    stored = Stored({layer: shape}, pooling, views, False, dtype, Compress.NONE)
-    backbone.net.place([device])
-    return Job(
-        source,
-        backbone,
-        stored,
-        device,
-        settle_batch_size(options.batch_size, backbone, stored, device, report),
-        decode_threads(options.workers),
-    )
-
-
 def classify(job: Job, rows: Rows, ledger: Ledger) -> Iterator[Classified]:
     """The probabilities of ``rows``: the softmax of each view's logits, averaged (paper §4.1).
 
     Args:
-        job: of the layer with the logits, see :func:`job_for`.
+        job: of the layer with the logits, float32, its views apart.
         ledger: hears of bad and repaired images.
     """
     (layer,) = job.stored.shapes

@@ -33,6 +33,7 @@ MODEL = "alexnet-bn"
 LAYER = "pool5"
 EPOCHS = {"train": 8, "finetune": 6}
 BATCH_SIZE = 32
+"""So few that all of it takes about three minutes on two cores."""
 PER_CLASS = {"train": 40, "val": 20}
 SIDE = 64  # pixels; a digit is 8 × 8 grey levels from 0 to 16
 CAUTION = (

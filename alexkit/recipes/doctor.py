@@ -19,6 +19,7 @@ from alexkit.models.layered import LayeredNet
 from alexkit.models.specs import SPECS
 from alexkit.recipes.devices import decode_threads, resolve_devices, use_precision
 from alexkit.recipes.options import DoctorOptions
+from alexkit.recipes.out_file import RESULT, check_out, write_result
 from alexkit.recipes.run_dir import versions
 from alexkit.reports.tables import size
 
@@ -44,12 +45,17 @@ def run(options: DoctorOptions, report: Reporter) -> dict[str, Any]:
     Raises:
         DeviceMissing: ``--device`` names a GPU that is not there.
     """
+    if options.out is not None:
+        check_out(options.out, options.overwrite, endings=RESULT[1:])
     devices = resolve_devices(options.device, report)
     use_precision(Precision.FLOAT32, devices[0])
     checks = [_fact(name, value) for name, value in versions().items()]
     checks += [_fact("cores", str(decode_threads(None))), *map(_device, devices), _decoder()]
     checks += [_golden(name, devices[0]) for name in GOLDEN]
-    return {"checks": checks}
+    result = {"checks": checks}
+    if options.out is not None:
+        write_result(options.out, result, None, report)
+    return result
 
 
 def raise_if_wrong(result: dict[str, Any]) -> None:

@@ -26,13 +26,14 @@ from alexkit.recipes.eval_plan import Plan, describe, plan, tell_pooling
 from alexkit.recipes.eval_rows import EvalRows, LayerRows, free_memory, write_splits
 from alexkit.recipes.inputs import choose_feature_files
 from alexkit.recipes.options import EvalOptions
+from alexkit.recipes.out_file import check_out
 from alexkit.recipes.predictions import (
     PREDICTIONS,
     PROBE_COLUMNS,
     probe_lines,
 )
 from alexkit.recipes.reporting import report_at_the_end
-from alexkit.recipes.run_dir import Remembering, RunDir, check_out, write_json
+from alexkit.recipes.run_dir import Remembering, RunDir, write_json
 from alexkit.reports.tables import save_csv
 
 EVAL_FILE = "eval.json"

@@ -18,7 +18,8 @@ from alexkit.images.source import SPLITS
 from alexkit.recipes import export_network
 from alexkit.recipes.inputs import FEATURES_FILE
 from alexkit.recipes.npz import array_in, put_array
-from alexkit.recipes.run_dir import RECORD, check_out, read_record
+from alexkit.recipes.out_file import check_out
+from alexkit.recipes.run_dir import RECORD, read_record
 from alexkit.recipes.space import need
 from alexkit.recipes.using import ExportOptions
 from alexkit.reports.features import ROW_COLUMNS, row_records

@@ -25,7 +25,8 @@ from alexkit.recipes.classify import Classifier, choose_classifier
 from alexkit.recipes.devices import decode_threads
 from alexkit.recipes.inputs import FITTED
 from alexkit.recipes.layers import AnyBackbone
-from alexkit.recipes.run_dir import RECORD, check_out, read_record, write_json
+from alexkit.recipes.out_file import check_out
+from alexkit.recipes.run_dir import RECORD, read_record, write_json
 from alexkit.recipes.space import need
 from alexkit.recipes.using import ExportOptions
 from alexkit.whole_file import MAKE_ROOM, writing

@@ -22,9 +22,11 @@ from alexkit.images.draws import Rows
 from alexkit.images.prefetch import on_device
 from alexkit.images.source import ImageSource
 from alexkit.models.layered import LayeredNet
+from alexkit.recipes.devices import decode_threads, use_precision
 from alexkit.recipes.inputs import settled
 from alexkit.recipes.layers import AnyBackbone, Stored
 from alexkit.recipes.meter import Meter
+from alexkit.recipes.options import SharedOptions
 
 BATCH_SIZE = {"cpu": 128, "cuda": 256}
 """128 on a CPU: AlexNet's fully connected weights, 220 MB, are read once a batch; its maps are
@@ -61,6 +63,31 @@ class Job:
     batch_size: int
     threads: int
     replicas: tuple[Job, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        source: ImageSource,
+        backbone: AnyBackbone,
+        stored: Stored,
+        device: torch.device,
+        options: SharedOptions,
+        report: Reporter,
+        processes: int = 1,
+    ) -> Job:
+        """Puts the network on ``device``, and settles what ``options`` leave open.
+
+        Args:
+            processes: that share the cores.
+
+        Raises:
+            UsageError: the device does not have the precision of ``stored``.
+        """
+        backbone.net.place([device])
+        use_precision(stored.precision, device)
+        size = settle_batch_size(options.batch_size, backbone, stored, device, report)
+        threads = decode_threads(options.workers, processes)
+        return cls(source, backbone, stored, device, size, threads)
 
     def on_also(self, devices: Sequence[torch.device]) -> Job:
         """The same work with a replica of the network on each of further ``devices``."""

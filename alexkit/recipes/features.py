@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -30,9 +28,9 @@ from alexkit.features.parts import drop_parts, parts_beside
 from alexkit.features.store import FeatureStore
 from alexkit.features.virtual_writer import VirtualWriter
 from alexkit.recipes import sift_fv
-from alexkit.recipes.devices import decode_threads, devices_of_rank, use_precision
+from alexkit.recipes.devices import devices_of_rank
 from alexkit.recipes.drift import measure_drift
-from alexkit.recipes.extraction import Job, check_float16, settle_batch_size
+from alexkit.recipes.extraction import Job, check_float16
 from alexkit.recipes.inputs import (
     FEATURES_FILE,
     FILE_SUFFIXES,
@@ -48,9 +46,10 @@ from alexkit.recipes.ledger import LEDGER, Ledger, none_usable
 from alexkit.recipes.meter import Meter
 from alexkit.recipes.options import FeaturesOptions
 from alexkit.recipes.orientation import settle_exif
+from alexkit.recipes.origin import provenance_of
 from alexkit.recipes.pace import Pace
 from alexkit.recipes.reporting import report_at_the_end
-from alexkit.recipes.run_dir import Remembering, RunDir, now, versions
+from alexkit.recipes.run_dir import Remembering, RunDir, now
 from alexkit.recipes.sharing import (
     DONE,
     NO_FEATURES,
@@ -199,17 +198,11 @@ def _settle(
     preprocess = settle_exif(backbone.preprocess, options.exif, source, report)
     backbone.preprocess = replace(preprocess, decode=options.decode.value)
     tell_pack(source, backbone.preprocess, report)
-    backbone.net.place([device])
-    use_precision(options.precision, device)
-    job = Job(
-        source,
-        backbone,
-        stored,
-        device,
-        settle_batch_size(options.batch_size, backbone, stored, device, report),
-        decode_threads(options.workers, ranks.local_world),
-    ).on_also(further)
-    provenance = _provenance(job, data, ranks)
+    job = Job.of(source, backbone, stored, device, options, report, ranks.local_world)
+    job = job.on_also(further)
+    provenance = provenance_of(job, data)
+    if not ranks.alone:
+        provenance["ranks"] = ranks.world
     if options.decode is Decode.FAST:
         net, layers = backbone.net, list(stored.shapes)
         drift = measure_drift(source, net, layers, backbone.preprocess, device, report)
@@ -322,35 +315,3 @@ def _finish(writer: WholeWriter, job: Job, report: Reporter) -> None:
 
         writer.finish({**ending, "ended": now()}, advance)
         stage.done = total
-
-
-def _provenance(job: Job, data: Path, ranks: Ranks) -> dict[str, Any]:
-    """Format 1's provenance. A file is continued only by a command of equal fingerprint."""
-    source, backbone, stored = job.source, job.backbone, job.stored
-    preprocessing = backbone.preprocess.to_record() | {"views": str(stored.views)}
-    asked = stored.fingerprint()
-    return {
-        "fingerprint": {
-            "model": backbone.name,
-            "weights": backbone.sha256,
-            "preprocessing": preprocessing,
-            "data": source.fingerprint(),
-            **asked,
-        },
-        "versions": versions(),
-        "model": backbone.name,
-        "weights": {"source": _found_again(backbone.source), "sha256": backbone.sha256},
-        "preprocessing": preprocessing,
-        **asked,
-        "stored_views": stored.stored_views,
-        "data": {"root": source.root, "kind": source.kind, "path": os.path.abspath(data)},
-        "device": ", ".join(map(str, job.devices)),
-        **({} if ranks.alone else {"ranks": ranks.world}),
-        "command_line": sys.argv[1:],
-        "started": now(),
-    }
-
-
-def _found_again(source: str) -> str:
-    """A weight file's path from anywhere; random weights as they are told."""
-    return os.path.abspath(source) if os.path.isfile(source) else source

@@ -18,9 +18,10 @@ from alexkit.models.specs import detect_models
 from alexkit.models.weights import file_sha256, read_state
 from alexkit.recipes.inputs import FILE_SUFFIXES
 from alexkit.recipes.options import InfoOptions
+from alexkit.recipes.out_file import RESULT, check_out, write_result
 from alexkit.recipes.run_dir import RECORD, read_record
 from alexkit.recipes.verify import verify
-from alexkit.reports.features import feature_record, row_records
+from alexkit.reports.features import ROW_COLUMNS, feature_record, row_records
 from alexkit.reports.tables import size
 from alexkit.whole_file import partial_path
 
@@ -35,6 +36,7 @@ Facts = dict[str, dict[str, Any]]
 
 def run(options: InfoOptions, report: Reporter = silent) -> dict[str, Any]:
     """The facts about ``options.path``: blocks of names and values, or a feature file's record.
+    ``options.out`` takes them as JSON, or with ``--rows`` the rows as CSV.
 
     Raises:
         UsageError: no path was given, or ``--verify`` or ``--rows`` with what has none.
@@ -47,6 +49,17 @@ def run(options: InfoOptions, report: Reporter = silent) -> dict[str, Any]:
         raise UsageError("no file was named", hint="type: alexkit info FILE")
     if not options.verify and (options.data or options.weights):
         raise UsageError("--data and --weights are for --verify", hint="add --verify")
+    if options.out is not None:
+        check_out(options.out, options.overwrite, path, RESULT if options.rows else RESULT[1:])
+    result = _about(path, options, report)
+    if options.out is not None:
+        rows = [[str(cell) for cell in row.values()] for row in result.get("table", ())]
+        table = (list(ROW_COLUMNS), rows) if options.rows else None
+        write_result(options.out, result, table, report)
+    return result
+
+
+def _about(path: Path, options: InfoOptions, report: Reporter) -> dict[str, Any]:
     start = _start(path)
     pack = start is not None and (path.suffix == SUFFIX or is_pack(path))
     if options.rows and pack:

@@ -70,6 +70,25 @@ class Stored:
             options.precision,
         )
 
+    @classmethod
+    def one_layer(
+        cls,
+        backbone: AnyBackbone,
+        layer: str,
+        views: Views,
+        pooling: Pooling = Pooling(),  # noqa: B008 - frozen
+    ) -> Stored:
+        """One layer in float32, its views apart.
+
+        Raises:
+            UsageError: the views do not fit the preprocessing.
+        """
+        views.places(backbone.preprocess)
+        whole = pooling.shape(layer, backbone.net.layer_shapes()[layer])
+        shape = whole if len(views) == 1 else (len(views), *whole)
+        dtype = FeatureDtype.FLOAT32
+        return cls({layer: shape}, pooling, views, False, dtype, Compress.NONE)
+
     @property
     def row_bytes(self) -> int:
         """Bytes of all layers of one image."""

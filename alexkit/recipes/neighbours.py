@@ -16,13 +16,15 @@ from alexkit.features.neighbours import nearest
 from alexkit.features.store import FeatureStore
 from alexkit.images.draws import Rows
 from alexkit.images.named import open_images
-from alexkit.recipes.devices import decode_threads, one_device, use_precision
-from alexkit.recipes.extraction import Job, settle_batch_size
+from alexkit.recipes.devices import one_device
+from alexkit.recipes.extraction import Job
 from alexkit.recipes.inputs import choose_feature_files
 from alexkit.recipes.ledger import Ledger, none_usable
 from alexkit.recipes.looking import chosen_layer
 from alexkit.recipes.options import NeighboursOptions
 from alexkit.recipes.origin import network_of, stored_of
+from alexkit.recipes.out_file import RESULT, check_out, write_result
+from alexkit.reports.tables import neighbours_rows
 
 Array = npt.NDArray[np.float32]
 
@@ -33,7 +35,8 @@ def run(options: NeighboursOptions, report: Reporter) -> dict[str, Any]:
     """Finds the ``options.count`` nearest rows of every image that is named.
 
     The image goes through the network and the preprocessing that the file was made with.
-    The search is exact: every row is compared.
+    The search is exact: every row is compared. ``options.out`` takes the result, as CSV or
+    JSON.
 
     Returns:
         ``file``, ``layer``, ``metric``, ``bad``: images without neighbours, and ``queries``:
@@ -50,6 +53,8 @@ def run(options: NeighboursOptions, report: Reporter) -> dict[str, Any]:
     began = time.monotonic()
     if options.query is None:
         raise UsageError("no image was named", hint="type: alexkit neighbours photo.jpg F.h5")
+    if options.out is not None:
+        check_out(options.out, options.overwrite, options.file, RESULT)
     (file,) = choose_feature_files((options.file,) if options.file else (), report)
     with FeatureStore.open(file) as store:
         layer = chosen_layer(store, options.layer)
@@ -89,7 +94,7 @@ def run(options: NeighboursOptions, report: Reporter) -> dict[str, Any]:
             }
             for row, path in enumerate(paths)
         ]
-    return {
+    result = {
         "file": str(file),
         "layer": layer,
         "metric": options.metric.value,
@@ -97,6 +102,9 @@ def run(options: NeighboursOptions, report: Reporter) -> dict[str, Any]:
         "queries": queries,
         "seconds": time.monotonic() - began,
     }
+    if options.out is not None:
+        write_result(options.out, result, neighbours_rows(result), report)
+    return result
 
 
 def _features(
@@ -111,11 +119,7 @@ def _features(
     source = open_images((options.query,), sys.stdin.buffer, report)
     device = one_device(options.device, report)
     backbone = network_of(store, options.weights, report)
-    stored = stored_of(store)
-    backbone.net.place([device])
-    use_precision(stored.precision, device)
-    size = settle_batch_size(options.batch_size, backbone, stored, device, report)
-    job = Job(source, backbone, stored, device, size, decode_threads(options.workers))
+    job = Job.of(source, backbone, stored_of(store), device, options, report)
     rows: list[Rows] = []
     values: list[Array] = []
     for batch in job.features(np.arange(len(source)), FeatureDtype.FLOAT32):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 from pathlib import Path
+from typing import Any
 
 from alexkit.choices import Average, Compress, FeatureDtype, Precision
 from alexkit.errors import DataError, UsageError, WeightsMismatch
@@ -13,10 +16,53 @@ from alexkit.features.opening import damaged
 from alexkit.features.pooling import Pooling
 from alexkit.features.store import FeatureStore
 from alexkit.images.preprocess import Preprocess
+from alexkit.images.source import ImageSource
 from alexkit.images.views import Views
 from alexkit.models.zoo import load_any
+from alexkit.recipes.extraction import Job
 from alexkit.recipes.inputs import choose_weights
 from alexkit.recipes.layers import AnyBackbone, Stored
+from alexkit.recipes.run_dir import now, versions
+
+
+def provenance_of(job: Job, data: Path | None = None) -> dict[str, Any]:
+    """Format 1's provenance. A file is continued only by a command of equal fingerprint.
+
+    Args:
+        data: what was named as DATA; None where nobody will ask for the images again.
+    """
+    source, backbone, stored = job.source, job.backbone, job.stored
+    preprocessing = backbone.preprocess.to_record() | {"views": str(stored.views)}
+    fixed = {
+        "model": backbone.name,
+        "weights": backbone.sha256,
+        "preprocessing": preprocessing,
+        "data": source.fingerprint(),
+        **stored.fingerprint(),
+    }
+    # A weight file is named so that it is found from anywhere; random weights as they are told.
+    file = os.path.isfile(backbone.source)
+    origin = os.path.abspath(backbone.source) if file else backbone.source
+    return {
+        "fingerprint": fixed,
+        **fixed,
+        "weights": {"source": origin, "sha256": backbone.sha256},
+        "stored_views": stored.stored_views,
+        **circumstances(source, data, ", ".join(map(str, job.devices))),
+    }
+
+
+def circumstances(source: ImageSource, data: Path | None, device: str) -> dict[str, Any]:
+    """Of a provenance what is told of every file, whatever made its values."""
+    where = {} if data is None else {"path": os.path.abspath(data)}
+    return {
+        "versions": versions(),
+        "data": {"root": source.root, "kind": source.kind, **where},
+        "device": device,
+        "command_line": sys.argv[1:],
+        "started": now(),
+    }
+
 
 _RANDOM = re.compile(r"random, seed (\d+)")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import sys
 import time
@@ -18,7 +17,7 @@ import torch
 
 from alexkit.choices import Exif
 from alexkit.errors import DataError, FileMismatch, UsageError
-from alexkit.events import Chosen, Note, Reporter, Saved, Stage
+from alexkit.events import Chosen, Note, Reporter, Stage
 from alexkit.features.pooling import Pooling
 from alexkit.images.draws import Rows
 from alexkit.images.named import open_images
@@ -35,21 +34,18 @@ from alexkit.recipes.classify import (
     Classifier,
     choose_classifier,
     classify,
-    job_for,
 )
 from alexkit.recipes.devices import one_device
 from alexkit.recipes.extraction import Job
 from alexkit.recipes.inputs import choose_backbone, choose_weights, tell_pack
+from alexkit.recipes.layers import Stored
 from alexkit.recipes.ledger import Ledger
 from alexkit.recipes.orientation import settle_exif
-from alexkit.recipes.run_dir import check_out
+from alexkit.recipes.out_file import RESULT, check_out, write_result
 from alexkit.recipes.using import PredictOptions
 from alexkit.reports.predictions import prediction_rows
-from alexkit.reports.tables import csv_bytes
-from alexkit.whole_file import MAKE_ROOM, whole_file, writing
 
 TOP = 5
-FORMATS = (".csv", ".json")
 
 Scores = npt.NDArray[np.float64]
 
@@ -119,7 +115,8 @@ def run(options: PredictOptions, report: Reporter) -> dict[str, Any]:
         AlexkitError: see :mod:`alexkit.errors`.
     """
     began = time.monotonic()
-    _check_out(options)
+    if options.out is not None:
+        check_out(options.out, options.overwrite, endings=RESULT)
     found, names, judged = predictions(options, report)
     bad = [one for one in found if one.reason]
     measure, predicted = names.measure, [one for one in found if not one.reason]
@@ -150,8 +147,7 @@ def run(options: PredictOptions, report: Reporter) -> dict[str, Any]:
         "seconds": time.monotonic() - began,
     }
     if options.out is not None:
-        _write(options.out, result)
-        report(Saved("predictions", str(options.out)))
+        write_result(options.out, result, prediction_rows(result), report)
     return result
 
 
@@ -221,15 +217,8 @@ def _scorer(
         options.model, str(path), options.class_map, options.seed, report
     )
     _settle(chosen, source, options, report)
-    job = job_for(
-        source,
-        chosen.backbone,
-        chosen.layer,
-        Views.parse(options.views),
-        device,
-        options,
-        report,
-    )
+    stored = Stored.one_layer(chosen.backbone, chosen.layer, Views.parse(options.views))
+    job = Job.of(source, chosen.backbone, stored, device, options, report)
     return _Scorer(chosen.outputs, "probability", job)
 
 
@@ -281,16 +270,9 @@ def _of_probe(
     (layer,) = backbone.resolve_layers([probe.layer])
     report(Chosen("probe", f"{record.get('probe')} on {layer}", "as the file says"))
     outputs = name_outputs(len(probe.classes), probe.classes, None, str(path), report)
-    job = job_for(
-        source,
-        backbone,
-        layer,
-        Views.parse(stored_views),
-        device,
-        options,
-        report,
-        Pooling.parse(str(record.get("pool") or "none")),
-    )
+    pooling = Pooling.parse(str(record.get("pool") or "none"))
+    stored = Stored.one_layer(backbone, layer, Views.parse(stored_views), pooling)
+    job = Job.of(source, backbone, stored, device, options, report)
     return _Scorer(outputs, "score", job, dataclasses.replace(probe, layer=layer))
 
 
@@ -332,25 +314,3 @@ def _judged(
         return None, None, 0
     found = np.array(ranks)
     return float((found < 1).mean()), float((found < TOP).mean()), len(ranks)
-
-
-def _check_out(options: PredictOptions) -> None:
-    out = options.out
-    if out is None:
-        return
-    if out.suffix.lower() not in FORMATS:
-        raise UsageError(
-            f"--out {out} is in no format known here", hint="end it in .csv or .json"
-        )
-    check_out(out, options.overwrite)
-
-
-def _write(out: Path, result: dict[str, Any]) -> None:
-    if out.suffix.lower() == ".csv":
-        data = csv_bytes(*prediction_rows(result))
-    else:
-        data = json.dumps(result, indent=2).encode() + b"\n"
-    with writing(out, MAKE_ROOM):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(out) as file:
-            file.write(data)

@@ -29,9 +29,10 @@ from alexkit.recipes.looking import (
     search,
 )
 from alexkit.recipes.options import ReportOptions
+from alexkit.recipes.out_file import check_out
 from alexkit.recipes.pages import COMMANDS, compare, page_of
 from alexkit.recipes.reporting import REPORT
-from alexkit.recipes.run_dir import RUNS, check_out, runs_here
+from alexkit.recipes.run_dir import RUNS, runs_here
 from alexkit.reports.page import Chart, Dots, Page, write_page
 from alexkit.reports.plots import (
     FORMATS,
@@ -93,7 +94,7 @@ def _one(place: Path, effort: Effort, options: ReportOptions) -> list[Path]:
     folder = place if place.is_dir() else place.parent
     name = REPORT if place.is_dir() else f"{place.stem}-report.html"
     path = options.out or folder / name
-    _check_place(path, ".html")
+    check_out(path, overwrite=True, endings=(".html",))
     write_page(page, path)
     plots = path.parent / (PLOTS if path.name == REPORT else f"{path.stem}-{PLOTS}")
     return [path, *_plots(page, plots)]
@@ -117,7 +118,7 @@ def _side_by_side(places: Sequence[Path], options: ReportOptions) -> Path:
     if len(set(places)) < len(places):
         raise UsageError("a run is named twice", hint="name each run once")
     path = options.out or _next_page()
-    _check_place(path, ".html")
+    check_out(path, overwrite=True, endings=(".html",))
     page = compare(places)
     path.parent.mkdir(exist_ok=True)
     write_page(page, path)
@@ -129,20 +130,12 @@ def _next_page() -> Path:
     return RUNS / f"report-{max(taken, default=0) + 1:03d}.html"
 
 
-def _check_place(path: Path, *suffixes: str) -> None:
-    if path.suffix.lower() not in suffixes:
-        told = " or ".join(suffixes)
-        raise UsageError(
-            f"--out {path} does not end in {told}", hint=f"e.g. report{suffixes[0]}"
-        )
-    check_out(path, overwrite=True)
-
-
 def _figure_files(options: ReportOptions, folder: Path) -> list[Path]:
     """Where a figure goes: as ``--out`` says, else PNG and SVG in the folder."""
     assert options.figure is not None
     if options.out is not None:
-        _check_place(options.out, *(f".{kind}" for kind in FORMATS))
+        endings = tuple(f".{kind}" for kind in FORMATS)
+        check_out(options.out, overwrite=True, endings=endings)
         return [options.out]
     return [folder / f"{options.figure.value}.{kind}" for kind in FORMATS]
 

@@ -68,23 +68,6 @@ def write_json(path: Path, record: Mapping[str, Any]) -> None:
         file.write(json.dumps(record, indent=2, allow_nan=False).encode() + b"\n")
 
 
-def check_out(out: Path, overwrite: bool, made_from: Path | None = None) -> None:
-    """Sees to it that ``out`` can be a new file, or take the place of an old one that is not
-    what it is made from.
-
-    Raises:
-        UsageError: it is a folder.
-        OutputExists: it is there, and is not to be replaced.
-    """
-    if out.is_dir():
-        raise UsageError(f"{out} is a folder", hint="give the name of a file")
-    if not out.exists():
-        return
-    own = made_from is not None and made_from.exists() and out.samefile(made_from)
-    if own or not overwrite:
-        raise OutputExists(f"{out} exists", hint="choose another --out or add --overwrite")
-
-
 def read_record(folder: Path) -> dict[str, Any]:
     """The ``run.json`` of a run folder.
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -41,8 +39,9 @@ from alexkit.recipes.interrupts import stop_requests
 from alexkit.recipes.ledger import LEDGER, Ledger, none_usable
 from alexkit.recipes.options import FeaturesOptions, SharedOptions
 from alexkit.recipes.orientation import settle_exif
+from alexkit.recipes.origin import circumstances
 from alexkit.recipes.reporting import report_at_the_end
-from alexkit.recipes.run_dir import Remembering, RunDir, now, versions
+from alexkit.recipes.run_dir import Remembering, RunDir, now
 from alexkit.recipes.sharing import NO_FEATURES, keep
 
 CODEBOOK_SUFFIX = ".codebook.npz"
@@ -327,10 +326,6 @@ def _provenance(
     }
     return fixed | {
         "fingerprint": fixed,
-        "versions": versions(),
         "preprocessing": preprocess.to_record() | {"views": "center"},
-        "data": {"root": source.root, "kind": source.kind, "path": os.path.abspath(data)},
-        "device": "cpu",
-        "command_line": sys.argv[1:],
-        "started": now(),
+        **circumstances(source, data, "cpu"),
     }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from alexkit.choices import Compress, FeatureDtype
 from alexkit.errors import DamagedFile, OutOfSpace
 from alexkit.events import Note, Reporter, Stage, Warned, silent
 from alexkit.features.layout import RowTable
-from alexkit.features.pooling import Pooling
 from alexkit.features.store import FeatureStore
 from alexkit.images.batches import Batch
 from alexkit.images.draws import Rows, below, words
@@ -28,8 +25,9 @@ from alexkit.recipes.feed import LEFT_OUT, Feed, MakeFeed, Pixels, Unaugmented
 from alexkit.recipes.interrupts import stop_requests
 from alexkit.recipes.layers import AnyBackbone, Stored, tell_forecast
 from alexkit.recipes.ledger import Ledger, none_usable
+from alexkit.recipes.origin import provenance_of
 from alexkit.recipes.plan import Plan
-from alexkit.recipes.run_dir import now, versions
+from alexkit.recipes.run_dir import now
 from alexkit.recipes.sharing import keep
 from alexkit.training.loop import Prepare
 
@@ -76,11 +74,7 @@ def job_of(
     threads: int,
 ) -> Job:
     """The work of running the frozen part over every image."""
-    whole = backbone.net.layer_shapes()[layer]
-    shape = whole if len(views) == 1 else (len(views), *whole)
-    stored = Stored(
-        {layer: shape}, Pooling(), views, False, FeatureDtype.FLOAT32, Compress.NONE
-    )
+    stored = Stored.one_layer(backbone, layer, views)
     size = settle_batch_size(None, backbone, stored, device, silent)
     return Job(source, backbone, stored, device, size, threads)
 
@@ -98,8 +92,9 @@ def stored_values(job: Job, folder: Path, ledger: Ledger, report: Reporter) -> S
         DataError: no image could be read.
     """
     (layer,) = job.stored.shapes
-    fingerprint = _fingerprint(job)
-    key = hashlib.sha256(json.dumps(fingerprint, sort_keys=True).encode()).hexdigest()[:16]
+    provenance = provenance_of(job)
+    told = json.dumps(provenance["fingerprint"], sort_keys=True).encode()
+    key = hashlib.sha256(told).hexdigest()[:16]
     path = folder / f"{layer.replace('/', '_')}-{key}.h5"
     if _is_whole(path, report):
         report(Note(f"the frozen part was run before: {path}"))
@@ -109,7 +104,7 @@ def stored_values(job: Job, folder: Path, ledger: Ledger, report: Reporter) -> S
         except OutOfSpace as problem:
             hint = "free some space, choose another --out, or store less: --augment none"
             raise OutOfSpace(problem.message, hint=hint) from problem
-        _compute(job, path, fingerprint, ledger, report)
+        _compute(job, path, provenance, ledger, report)
     with FeatureStore.open(path) as store:
         usable = store.rows()
         ledger.add_rows(job.source, store.reasons.items(), LEFT_OUT)
@@ -134,23 +129,9 @@ def _is_whole(path: Path, report: Reporter) -> bool:
 
 
 def _compute(
-    job: Job, path: Path, fingerprint: dict[str, object], ledger: Ledger, report: Reporter
+    job: Job, path: Path, provenance: dict[str, object], ledger: Ledger, report: Reporter
 ) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    provenance = {
-        "fingerprint": fingerprint,
-        "versions": versions(),
-        "model": job.backbone.name,
-        "weights": {"source": job.backbone.source, "sha256": job.backbone.sha256},
-        "preprocessing": fingerprint["preprocessing"],
-        "layers": list(job.stored.shapes),
-        "dtype": job.stored.dtype.value,
-        "stored_views": job.stored.stored_views,
-        "data": {"root": job.source.root, "kind": job.source.kind},
-        "device": str(job.device),
-        "command_line": sys.argv[1:],
-        "started": now(),
-    }
     with FeatureStore.create(
         path,
         rows=RowTable.of(job.source),
@@ -169,17 +150,6 @@ def _compute(
                 stage.advance(keep(batch, writer, job.source, ledger, LEFT_OUT))
                 stop.check(f"{stage.done} of {writer.size} images are in {writer.partial}")
         writer.finish({"ended": now()})
-
-
-def _fingerprint(job: Job) -> dict[str, object]:
-    backbone = job.backbone
-    return {
-        "model": backbone.name,
-        "weights": backbone.sha256,
-        "preprocessing": backbone.preprocess.to_record() | {"views": str(job.stored.views)},
-        "data": job.source.fingerprint(),
-        **job.stored.fingerprint(),
-    }
 
 
 class StoredFeed:

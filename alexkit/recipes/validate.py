@@ -27,11 +27,12 @@ from alexkit.probes.metrics import (
     top_k,
 )
 from alexkit.recipes.classes import Labels, match_classes
-from alexkit.recipes.classify import Classifier, choose_classifier, classify, job_for
+from alexkit.recipes.classify import Classifier, choose_classifier, classify
 from alexkit.recipes.devices import one_device
 from alexkit.recipes.extraction import Job
 from alexkit.recipes.inputs import choose_data, data_record, open_data, tell_pack
 from alexkit.recipes.judged_rows import Task, choose_rows
+from alexkit.recipes.layers import Stored
 from alexkit.recipes.ledger import LEDGER, Ledger, none_usable
 from alexkit.recipes.orientation import settle_exif
 from alexkit.recipes.predictions import COLUMNS, PREDICTIONS
@@ -77,10 +78,10 @@ def run(options: ValidateOptions, report: Reporter) -> dict[str, Any]:
     orders, labels = _matched(chosen, task, report)
     for one in chosen:
         _settle(one, options, source, report)
-    jobs = [
-        job_for(source, one.backbone, one.layer, views, device, options, report)
-        for one in chosen
-    ]
+    jobs = []
+    for one in chosen:
+        stored = Stored.one_layer(one.backbone, one.layer, views)
+        jobs.append(Job.of(source, one.backbone, stored, device, options, report))
     with RunDir.open("validate", options, report) as folder:
         folder.note("data", data_record(source) | {"path": os.path.abspath(data)})
         ledger = Ledger(folder.path / LEDGER, strict=options.strict, report=report)

@@ -17,8 +17,8 @@ from alexkit.features.opening import damaged
 from alexkit.features.store import FeatureStore
 from alexkit.images.draws import Rows
 from alexkit.images.source import ImageSource
-from alexkit.recipes.devices import decode_threads, one_device, use_precision
-from alexkit.recipes.extraction import Job, settle_batch_size
+from alexkit.recipes.devices import one_device
+from alexkit.recipes.extraction import Job
 from alexkit.recipes.inputs import open_data
 from alexkit.recipes.options import InfoOptions
 from alexkit.recipes.origin import network_of, stored_of
@@ -56,7 +56,6 @@ def verify(store: FeatureStore, options: InfoOptions, report: Reporter) -> dict[
     device = one_device(options.device, report)
     backbone = network_of(store, options.weights, report)
     source = _source(store, options.data, report)
-    backbone.net.place([device])
     rows = _drawn(store, options.images, options.seed)
     there, gone = _places(store, rows, source, report)
     wrong = [f"{store.paths[row]!r} is gone" for row in gone]
@@ -67,15 +66,7 @@ def verify(store: FeatureStore, options: InfoOptions, report: Reporter) -> dict[
     exact = on_cpu and stored.precision is Precision.FLOAT32
     tolerance = TOLERANCE[dtype] if exact else GPU_TOLERANCE
     compared = {name: Compared() for name in store.layers}
-    use_precision(stored.precision, device)
-    job = Job(
-        source,
-        backbone,
-        stored,
-        device,
-        settle_batch_size(options.batch_size, backbone, stored, device, report),
-        decode_threads(options.workers),
-    )
+    job = Job.of(source, backbone, stored, device, options, report)
     with Stage(report, "verify", len(rows), "images", len(gone)) as stage:
         for batch in job.features(np.fromiter(there, np.int64, len(there))):
             for problem in batch.problems:

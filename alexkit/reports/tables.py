@@ -164,6 +164,16 @@ def neighbours_table(query: Mapping[str, Any], result: Mapping[str, Any]) -> Tab
     return ["", f"nearest in {result['layer']}", "class", result["metric"]], rows
 
 
+def neighbours_rows(result: Mapping[str, Any]) -> Table:
+    """The same for programs, of every photo."""
+    rows = [
+        [query["path"], str(rank), near["path"], near["class"] or "", repr(near["distance"])]
+        for query in result["queries"]
+        for rank, near in enumerate(query["neighbours"], 1)
+    ]
+    return ["query", "rank", "path", "class", result["metric"]], rows
+
+
 def facts_table(facts: Mapping[str, Any]) -> Table:
     """Names and values, one a row."""
     return ["", ""], [[name, str(value)] for name, value in facts.items()]

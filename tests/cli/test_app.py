@@ -159,12 +159,13 @@ def test_a_bug_is_not_dressed_up() -> None:
 
 
 def test_json_puts_nothing_but_json_on_stdout(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
-    assert run(["doctor", "--json"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert [json.loads(line)["event"] for line in lines][-1] == "finished"
+    assert run(["doctor", "--json", "--out", str(tmp_path / "D.json")]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert lines[-1]["event"] == "finished"
+    assert json.loads((tmp_path / "D.json").read_text()) == lines[-1]["result"]
     assert not torch.backends.cudnn.allow_tf32, "golden values are of float32"
 
 

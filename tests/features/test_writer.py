@@ -168,7 +168,7 @@ class TestWhatDoesNotFit:
 class TestFinishedFiles:
     def test_are_not_overwritten(self, example: Example) -> None:
         before = example.write().read_bytes()
-        with pytest.raises(OutputExists, match="exists and is finished"):
+        with pytest.raises(OutputExists, match="exists"):
             example.create()
         assert example.path.read_bytes() == before
         assert not example.partial.exists()

@@ -97,6 +97,20 @@ class TestInfo:
         lines = screen.buffer.getvalue().decode("ascii").splitlines()
         assert lines[1] == "train/cat/photo000.jpg,0,K\\xe4fer,train,done,"
 
+    def test_what_is_told_as_a_file(
+        self, features: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        words = ["info", str(features), "--quiet", "--out"]
+        assert run([*words, str(tmp_path / "F.json")]) == 0
+        assert json.loads((tmp_path / "F.json").read_text())["layers"]["fc7"]["shape"] == [4096]
+        assert run([*words, str(tmp_path / "F.csv")]) == 2
+        assert "end it in .json" in capsys.readouterr().err
+        assert run([*words, str(features), "--overwrite"]) == 2  # nor over what it tells of
+        capsys.readouterr()
+        assert run(["info", str(features), "--rows"]) == 0
+        assert run([*words, str(tmp_path / "F.csv"), "--rows"]) == 0
+        assert (tmp_path / "F.csv").read_text() in capsys.readouterr().out
+
     def test_json_has_the_rows_and_the_provenance(
         self, features: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:

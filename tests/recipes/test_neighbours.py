@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -78,6 +79,25 @@ def test_a_folder_is_many_photos_and_a_bad_one_is_told(
     assert told["queries"][0]["error"]
     assert table.count("nearest in flatten") == 4
     assert "photos/bee/photo003.jpg" in table
+
+
+def test_what_was_found_as_a_file(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["neighbours", "photos/bee", "F.h5", "--out"]
+    with working_in(place):
+        told = said(capsys, [*words, str(tmp_path / "new" / "N.json")])
+        said(capsys, [*words, str(tmp_path / "N.csv")])
+        assert "exists" in said(capsys, [*words, str(tmp_path / "N.csv")], 2)
+        assert "end it in .csv or .json" in said(capsys, [*words, str(tmp_path / "N.txt")], 2)
+    assert json.loads((tmp_path / "new" / "N.json").read_text()) == told
+    with (tmp_path / "N.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    found = [(q["path"], near) for q in told["queries"] for near in q["neighbours"]]
+    assert len(rows) == len(found) == 24
+    for row, (path, near) in zip(rows, found, strict=True):
+        assert (row["query"], row["path"], row["class"]) == (path, near["path"], near["class"])
+        assert float(row["euclidean"]) == near["distance"]
 
 
 @pytest.mark.parametrize(
