@@ -159,9 +159,9 @@ class Stage:
         self._report(StageStarted(self._name, self._total, self._unit, self.done))
         return self
 
-    def advance(self, count: int, values: Mapping[str, float] | None = None) -> None:
+    def advance(self, count: int) -> None:
         """``count`` more units are done."""
-        self.reach(self.done + count, values)
+        self.reach(self.done + count)
 
     def reach(self, done: int, values: Mapping[str, float] | None = None) -> None:
         """``done`` units are done in all."""

@@ -11,15 +11,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
-from alexkit.analysis.condensed import Condensed
+from alexkit.analysis.condensed import Array, Condensed, inner_products, normalised
 from alexkit.analysis.gram import Products
-from alexkit.analysis.rsa import normalised
 
-Array = npt.NDArray[np.float64]
-
-BLOCK = 2**20
 LEAST_ROWS = 4
 """The unbiased estimate divides by n - 3."""
 
@@ -33,13 +28,9 @@ def unbiased_cka(kernels: Sequence[Condensed | Products], sums: Sequence[Array])
         sums: L times (n) float64, the sum of each row of a kernel without its diagonal.
     """
     n = sums[0].size
-    products = np.zeros((len(kernels), len(kernels)))
-    for start in range(0, kernels[0].size, BLOCK):
-        k = np.stack([c[start : start + BLOCK] for c in kernels]).astype(np.float64)
-        products += k @ k.T
     rows = np.stack(sums)
     total = rows.sum(axis=1)
-    hsic = 2 * products
+    hsic = 2 * inner_products(kernels)
     hsic += np.outer(total, total) / ((n - 1) * (n - 2))
     hsic -= 2 / (n - 2) * (rows @ rows.T)
     return normalised(hsic)

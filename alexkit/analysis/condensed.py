@@ -6,13 +6,18 @@ Condensed as ``scipy.spatial.distance.pdist`` has it: the pairs (0, 1), (0, 2), 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+Array = npt.NDArray[np.float64]
+
+BLOCK = 2**20
+"""Pairs looked at together."""
 
 
 def pairs(n: int) -> int:
@@ -53,3 +58,25 @@ class Condensed:
         return np.fromfile(
             self.path, self.dtype, max(0, stop - start), offset=start * self.dtype.itemsize
         )
+
+
+def slices(size: int) -> Iterator[slice]:
+    """All of ``size`` pairs, :data:`BLOCK` at a time."""
+    for start in range(0, size, BLOCK):
+        yield slice(start, min(start + BLOCK, size))
+
+
+def inner_products(kept: Sequence[Condensed | npt.NDArray[Any]], less: float = 0.0) -> Array:
+    """(L, L) float64, of L times (m) numbers from each of which ``less`` is taken."""
+    products = np.zeros((len(kept), len(kept)))
+    for part in slices(kept[0].size):
+        z = np.stack([numbers[part] for numbers in kept]).astype(np.float64) - less
+        products += z @ z.T
+    return products
+
+
+def normalised(products: Array) -> Array:
+    """Divides by the roots of the diagonal; rows where it is not positive become NaN."""
+    own = np.diagonal(products)
+    length = np.sqrt(np.where(own > 0, own, np.nan))
+    return np.asarray(products / length[:, None] / length[None, :])

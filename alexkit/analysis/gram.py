@@ -81,8 +81,8 @@ class Gram:
         """The rows that a metric says nothing of: constant ones, or those of zeros."""
         if metric is Metric.EUCLIDEAN:
             return np.empty(0, np.int64)
-        largest = self.norms + 2 * self.along + self.mean_norm
-        return np.flatnonzero(self._lengths(metric) <= 1e-12 * np.maximum(largest, 1e-300))
+        largest = np.maximum(self._lengths(Metric.COSINE), 1e-300)
+        return np.flatnonzero(self._lengths(metric) <= 1e-12 * largest)
 
     def _lengths(self, metric: Metric) -> Array:
         """(n) squared lengths of the rows as the metric sees them."""

@@ -7,15 +7,21 @@ Of what lies on disk only blocks are read.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from alexkit.analysis.condensed import Condensed, pairs
+from alexkit.analysis.condensed import (
+    Array,
+    Condensed,
+    inner_products,
+    normalised,
+    pairs,
+    slices,
+)
 
-Array = npt.NDArray[np.float64]
 Single = npt.NDArray[np.float32]
 Ranks = npt.NDArray[np.uint32]
 Kept = Condensed | Ranks
@@ -24,8 +30,6 @@ Kept = Condensed | Ranks
 MOST_ROWS = 65_536
 """Twice the rank of the last pair of more rows does not fit 32 bits."""
 
-BLOCK = 2**20
-"""Pairs looked at together."""
 GROUP = 2**24
 """Pairs sorted together."""
 SLAB_ROWS = 256
@@ -39,7 +43,7 @@ def rank(distances: Condensed | Single) -> Ranks:
     not negative order as the float does.
     """
     counts = np.zeros(2**16, np.int64)
-    for block in _blocks(distances.size):
+    for block in slices(distances.size):
         counts += np.bincount(_keys(distances[block]) >> 16, minlength=2**16)
     before = np.concatenate([[0], np.cumsum(counts)])
     ranks = np.empty(distances.size, np.uint32)
@@ -57,7 +61,7 @@ def _rank_group(
 ) -> None:
     """Ranks those whose leading 16 bits lie in [low, high); ``first`` of all are smaller."""
     places, keys = [], []
-    for block in _blocks(distances.size):
+    for block in slices(distances.size):
         key = _keys(distances[block])
         here = np.flatnonzero((key >> 16 >= low) & (key >> 16 < high))
         places.append(here + block.start)
@@ -76,26 +80,9 @@ def _keys(distances: Single) -> Ranks:
     return (np.asarray(distances) + np.float32(0)).view(np.uint32)  # -0.0 becomes 0.0
 
 
-def _blocks(size: int) -> Iterator[slice]:
-    for start in range(0, size, BLOCK):
-        yield slice(start, min(start + BLOCK, size))
-
-
 def spearman(ranked: Sequence[Kept]) -> Array:
     """(L, L) float64 Spearman's ρ of L layers; NaN where all distances of one are equal."""
-    size = ranked[0].size
-    products = np.zeros((len(ranked), len(ranked)))
-    for block in _blocks(size):
-        z = np.stack([r[block] for r in ranked]).astype(np.float64) - (size + 1)
-        products += z @ z.T
-    return normalised(products)
-
-
-def normalised(products: Array) -> Array:
-    """Divides by the roots of the diagonal; rows where it is not positive become NaN."""
-    own = np.diagonal(products)
-    length = np.sqrt(np.where(own > 0, own, np.nan))
-    return np.asarray(products / length[:, None] / length[None, :])
+    return normalised(inner_products(ranked, less=ranked[0].size + 1))
 
 
 @dataclass(frozen=True)

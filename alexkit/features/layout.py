@@ -33,7 +33,7 @@ from alexkit.choices import FeatureDtype
 from alexkit.errors import OutOfSpace
 from alexkit.features.seal import Extents, extents_of
 from alexkit.images.hollow import HollowFile
-from alexkit.images.source import SPLITS, ImageSource
+from alexkit.images.source import SPLITS, ImageSource, split_words
 from alexkit.whole_file import partial_path, whole_file, writing
 
 FORMAT = "alexkit/features"
@@ -233,8 +233,7 @@ def describe(file: h5py.File, plan: Plan) -> None:
     )
     _texts(file, PATH, rows.paths)
     file.create_dataset(LABEL, data=rows.labels, dtype=LABEL_DTYPE)
-    words = np.array([split.value.encode() for split in SPLITS], SPLIT_TEXT)
-    file.create_dataset(SPLIT, data=words[rows.splits], dtype=SPLIT_TEXT)
+    file.create_dataset(SPLIT, data=split_words(rows.splits), dtype=SPLIT_TEXT)
     if rows.numbers is not None:
         file.create_dataset(NUMBER, data=rows.numbers)
     _texts(file, CLASSES, plan.classes)

@@ -12,20 +12,9 @@ import h5py
 
 from alexkit.errors import DamagedFile, DataError, UsageError
 from alexkit.features.seal import seal_holds
+from alexkit.images.hollow import H5PY_ERRORS
 from alexkit.whole_file import UNFINISHED, partial_path
 
-H5PY_ERRORS = (
-    OSError,
-    RuntimeError,
-    LookupError,
-    ValueError,
-    TypeError,
-    AttributeError,
-    ArithmeticError,
-    MemoryError,
-)
-"""h5py has no exception of its own: a missing name is a KeyError, a truncated file an
-OSError, an unknown type a TypeError, a damaged heap a RuntimeError, and so on."""
 NO_LOCK = "unable to lock file"
 """In what HDF5 says (``H5FDsec2.c``) when ``flock`` fails; the errno tells why."""
 

@@ -49,7 +49,7 @@ from alexkit.features.opening import damaged, opened, reading
 from alexkit.features.seal import seal_holds
 from alexkit.features.virtual import parts_of
 from alexkit.features.writer import FeatureWriter, Rows, Values
-from alexkit.images.source import SPLITS
+from alexkit.images.source import SPLITS, split_codes
 from alexkit.json_text import from_json
 from alexkit.whole_file import check_free, partial_path
 
@@ -312,12 +312,8 @@ class FeatureStore:
         return np.asarray(dataset[:])
 
     def _read_splits(self) -> npt.NDArray[np.uint8]:
-        words = self._file[SPLIT][:]
-        codes = np.full(words.shape, len(SPLITS), np.uint8)
-        for code, split in enumerate(SPLITS):
-            codes[words == split.value.encode()] = code
-        fine = codes.shape == self.status.shape and int(codes.max()) < len(SPLITS)
-        self._check(fine, "a split is none of train, val, test and none")
+        codes = split_codes(self._file[SPLIT][:])
+        self._check(codes.shape == self.status.shape, "row tables differ")
         return codes
 
     def _read_layers(self) -> tuple[dict[str, tuple[int, ...]], np.dtype[Any]]:

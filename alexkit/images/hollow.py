@@ -14,6 +14,13 @@ from typing import BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+H5PY_ERRORS = (
+    *(OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError),
+    *(ArithmeticError, MemoryError),
+)
+"""h5py has no exception of its own: a missing name is a KeyError, a truncated file an OSError,
+an unknown type a TypeError, a damaged heap a RuntimeError, and so on."""
+
 PAGE = 4096
 """Bytes kept together."""
 

@@ -43,9 +43,9 @@ import numpy as np
 import numpy.typing as npt
 
 from alexkit.errors import DamagedFile, DataError
-from alexkit.images.hollow import HollowFile
+from alexkit.images.hollow import H5PY_ERRORS, HollowFile
 from alexkit.images.preprocess import Preprocess
-from alexkit.images.source import SPLITS, ImageSource
+from alexkit.images.source import SPLITS, ImageSource, split_words
 from alexkit.json_text import from_json
 
 SUFFIX = ".pack"
@@ -74,12 +74,6 @@ SPLIT_BYTES = max(len(split.value) for split in SPLITS)
 DIGEST_BYTES = hashlib.sha256().digest_size
 RECIPE_FIELDS = ("resize", "mode", "interpolation", "antialias", "exif")
 """What of a :class:`Preprocess` decides the square that random crops are cut from."""
-
-_H5PY_ERRORS = (
-    *(OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError),
-    *(ArithmeticError, MemoryError),
-)
-"""h5py has no exception of its own; these are what a damaged file leads it into."""
 
 Array = npt.NDArray[Any]
 
@@ -131,7 +125,7 @@ def is_pack(path: Path) -> bool:
     try:
         with h5py.File(path, "r", locking=False) as file:
             return bool(file.attrs.get("format") == FORMAT)
-    except _H5PY_ERRORS:
+    except H5PY_ERRORS:
         return False
 
 
@@ -149,13 +143,12 @@ def skeleton(
         json.dumps(provenance, allow_nan=False, sort_keys=True),
         LEAST_JPEG if jpeg else None,
     )
-    words = np.array([split.value.encode() for split in SPLITS], f"S{SPLIT_BYTES}")
     return _hollow(
         plan,
         {
             PATH: np.array(paths, f"S{plan.path_bytes}"),
             LABEL: source.labels,
-            SPLIT: words[np.asarray(source.splits)],
+            SPLIT: split_words(np.asarray(source.splits)),
         },
     )
 
@@ -287,7 +280,7 @@ def reading(path: Path) -> Iterator[None]:
             f"{path} cannot be opened: {os.strerror(error.errno or 0)}",
             hint="`alexkit pack DATA` makes packs",
         ) from None
-    except _H5PY_ERRORS as error:
+    except H5PY_ERRORS as error:
         what = "is truncated" if "truncated file" in str(error) else "is no pack, or damaged"
         raise damaged(path, what) from error
 

@@ -38,7 +38,7 @@ from alexkit.images.pack import (
     recipe_of,
 )
 from alexkit.images.preprocess import Pixels, Preprocess
-from alexkit.images.source import NO_LABEL, SPLITS, ImageRecord
+from alexkit.images.source import NO_LABEL, SPLITS, ImageRecord, split_codes
 
 
 class PackSource:
@@ -68,7 +68,10 @@ class PackSource:
         self.holds = holds
         self.labels: npt.NDArray[np.int32] = tables.mapped(path, LABEL)
         self.status: npt.NDArray[np.uint8] = tables.mapped(path, STATUS)
-        self.splits = _split_codes(path, tables.mapped(path, SPLIT))
+        try:
+            self.splits = split_codes(tables.mapped(path, SPLIT))
+        except ValueError as error:
+            raise damaged(path, f"was edited: {error}") from None
         self._paths = tables.mapped(path, PATH)
         self._notes = tables.mapped(path, NOTE)
         self._checks = tables.mapped(path, JPEG_CHECKS if tables.jpeg else PIXEL_CHECKS)
@@ -306,12 +309,3 @@ def open_pack(path: Path, *, unfinished: bool = False) -> PackSource:
 def _text(stored: bytes) -> str:
     """Text of the file; bytes that are no UTF-8 are damage, which :meth:`verify` tells."""
     return stored.decode("utf-8", "backslashreplace")
-
-
-def _split_codes(path: Path, words: Array) -> npt.NDArray[np.uint8]:
-    codes = np.full(words.shape, len(SPLITS), np.uint8)
-    for code, split in enumerate(SPLITS):
-        codes[words == split.value.encode()] = code
-    if int(codes.max()) >= len(SPLITS):
-        raise damaged(path, "was edited: a split is none of train, val, test and none")
-    return codes

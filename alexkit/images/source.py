@@ -121,6 +121,25 @@ class LabelledRows:
         raise NotImplementedError
 
 
+def split_words(codes: npt.NDArray[np.uint8]) -> npt.NDArray[np.bytes_]:
+    """The words that files have for codes into :data:`SPLITS`."""
+    return np.array([split.value.encode() for split in SPLITS])[codes]
+
+
+def split_codes(words: npt.NDArray[np.bytes_]) -> npt.NDArray[np.uint8]:
+    """The opposite.
+
+    Raises:
+        ValueError: one is none of them.
+    """
+    codes = np.full(words.shape, len(SPLITS), np.uint8)
+    for code, split in enumerate(SPLITS):
+        codes[words == split.value.encode()] = code
+    if codes.max(initial=0) == len(SPLITS):
+        raise ValueError("a split is none of train, val, test and none")
+    return codes
+
+
 def located(ends: npt.NDArray[np.int64], row: int) -> tuple[int, int]:
     """Which of several stretches of rows has a row, and where in it; ``ends`` are theirs."""
     which = int(np.searchsorted(ends, row, side="right"))

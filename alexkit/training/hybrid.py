@@ -13,7 +13,6 @@ differs by process from step to step, which an image that cannot be read makes o
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +21,7 @@ from alexkit.events import Reporter, silent
 from alexkit.models.division import Division, Halves
 from alexkit.models.layered import CLASSIFIER, LayeredNet
 from alexkit.training.launch import Ranks
-from alexkit.training.parallel import Together
+from alexkit.training.parallel import Linear, Together
 
 
 class Hybrid(Together):
@@ -139,14 +138,14 @@ class _Divided(Division):
         self._placement = placement
 
     def rows(self, h: Halves) -> Halves:
-        return tuple(_GatherRows.apply(part, self._placement) for part in h)
+        return tuple(Linear.apply(part, self._gather_rows, self._scatter_rows) for part in h)
 
     def units(self, h: Halves) -> Halves:
-        return tuple(_GatherUnits.apply(part, self._placement) for part in h)
+        return tuple(Linear.apply(part, self._gather_units, self._scatter_units) for part in h)
 
     def logits(self, fc8: nn.Linear, x: Tensor) -> Tensor:
         partial = nn.functional.linear(x, fc8.weight)
-        own: Tensor = _ScatterRows.apply(partial, self._placement)
+        own: Tensor = Linear.apply(partial, self._scatter_rows, self._gather_rows)
         return own + fc8.bias.to(own.dtype)
 
     def noise(self, h: Halves, draw: Callable[[Tensor], Tensor], *, of_units: bool) -> Halves:
@@ -159,62 +158,28 @@ class _Divided(Division):
         blocks = torch.unflatten(drawn, 1, (len(h), placement.world, -1))
         return tuple(blocks[:, block, placement.rank] for block in range(len(h)))
 
+    def _gather_rows(self, x: Tensor) -> Tensor:
+        """(B, D) of own rows into (N, D) of all."""
+        at = self._placement
+        room = max(at.counts)
+        joined = at.gathered(nn.functional.pad(x, (0, 0, 0, room - len(x))))
+        rows = joined.view(at.world, room, -1)
+        parts = [part[:count] for part, count in zip(rows, at.counts, strict=True)]
+        return torch.cat(parts).to(x.dtype)
 
-class _GatherRows(torch.autograd.Function):
-    """(B, D) of own rows into (N, D) of all; back, the gradients of all rows are summed."""
+    def _scatter_rows(self, x: Tensor) -> Tensor:
+        """The transpose: of all rows, summed over processes, the own ones."""
+        at = self._placement
+        room = max(at.counts)
+        shares = torch.split(x, at.counts)
+        parts = [nn.functional.pad(part, (0, 0, 0, room - len(part))) for part in shares]
+        own = at.scattered(torch.cat(parts))
+        return own[: at.counts[at.rank]].to(x.dtype)
 
-    @staticmethod
-    def forward(context: Any, x: Tensor, at: Together) -> Tensor:
-        context.at = at
-        return _gather_rows(x, at)
+    def _gather_units(self, x: Tensor) -> Tensor:
+        """(N, U) of own units into (N, world · U) of all."""
+        return self._placement.gathered(x.t()).t().to(x.dtype)
 
-    @staticmethod
-    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        (gradient,) = gradients
-        return _scatter_rows(gradient, context.at), None
-
-
-class _ScatterRows(torch.autograd.Function):
-    """The transpose of :class:`_GatherRows`."""
-
-    @staticmethod
-    def forward(context: Any, x: Tensor, at: Together) -> Tensor:
-        context.at = at
-        return _scatter_rows(x, at)
-
-    @staticmethod
-    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        (gradient,) = gradients
-        return _gather_rows(gradient, context.at), None
-
-
-class _GatherUnits(torch.autograd.Function):
-    """(N, U) of own units into (N, world · U) of all, and the transpose."""
-
-    @staticmethod
-    def forward(context: Any, x: Tensor, at: Together) -> Tensor:
-        context.at = at
-        joined = at.gathered(x.t())
-        return joined.t().to(x.dtype)
-
-    @staticmethod
-    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        (gradient,) = gradients
-        own = context.at.scattered(gradient.t())
-        return own.t().to(gradient.dtype), None
-
-
-def _gather_rows(x: Tensor, at: Together) -> Tensor:
-    room = max(at.counts)
-    joined = at.gathered(nn.functional.pad(x, (0, 0, 0, room - len(x))))
-    rows = joined.view(at.world, room, -1)
-    parts = [part[:count] for part, count in zip(rows, at.counts, strict=True)]
-    return torch.cat(parts).to(x.dtype)
-
-
-def _scatter_rows(x: Tensor, at: Together) -> Tensor:
-    room = max(at.counts)
-    shares = torch.split(x, at.counts)
-    parts = [nn.functional.pad(part, (0, 0, 0, room - len(part))) for part in shares]
-    own = at.scattered(torch.cat(parts))
-    return own[: at.counts[at.rank]].to(x.dtype)
+    def _scatter_units(self, x: Tensor) -> Tensor:
+        """The transpose."""
+        return self._placement.scattered(x.t()).t().to(x.dtype)

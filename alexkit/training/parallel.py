@@ -15,7 +15,7 @@ import os
 import threading
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from inspect import signature
@@ -201,7 +201,11 @@ class Together(Placement):
 
     def across(self, x: Tensor) -> Tensor:
         """The sum of ``x`` over all processes, with its gradient; batch norm's."""
-        total: Tensor = _Sum.apply(x, self)
+
+        def summed(own: Tensor) -> Tensor:
+            return self.reduced(own.clone(), "sums")
+
+        total: Tensor = Linear.apply(x, summed, summed)
         return total
 
     def reduced(self, x: Tensor, what: str) -> Tensor:
@@ -317,13 +321,18 @@ def _summed(placement: Data, bucket: Any) -> torch.futures.Future[Tensor]:
     return hook(group, bucket)
 
 
-class _Sum(torch.autograd.Function):
-    @staticmethod
-    def forward(context: Any, x: Tensor, at: Together) -> Tensor:
-        context.at = at
-        return at.reduced(x.clone(), "sums")
+Map = Callable[[Tensor], Tensor]
+
+
+class Linear(torch.autograd.Function):
+    """A linear map of a tensor, given with its transpose."""
 
     @staticmethod
-    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+    def forward(context: Any, x: Tensor, there: Map, back: Map) -> Tensor:
+        context.back = back
+        return there(x)
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         (gradient,) = gradients
-        return context.at.reduced(gradient.clone(), "sums"), None
+        return context.back(gradient), None, None

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import rankdata, spearmanr
 
-from alexkit.analysis import rsa
+from alexkit.analysis import condensed, rsa
 from alexkit.analysis.condensed import Condensed, pairs
 
 
@@ -22,7 +22,7 @@ def test_ranks_are_scipys_also_where_many_are_equal(
     group: int, digits: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rsa, "GROUP", group)
-    monkeypatch.setattr(rsa, "BLOCK", 300)
+    monkeypatch.setattr(condensed, "BLOCK", 300)
     values = np.abs(np.random.default_rng(0).normal(size=2000)).round(digits)
     values[:3] = [0.0, -0.0, 1e-40]
     values = values.astype(np.float32)
@@ -30,7 +30,7 @@ def test_ranks_are_scipys_also_where_many_are_equal(
 
 
 def test_spearman_is_scipys(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rsa, "BLOCK", 100)
+    monkeypatch.setattr(condensed, "BLOCK", 100)
     rng = np.random.default_rng(1)
     x = np.abs(rng.normal(size=(3, pairs(40)))).round(2).astype(np.float32)
     x[1] += x[0]
@@ -39,7 +39,7 @@ def test_spearman_is_scipys(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_lies_on_disk_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rsa, "BLOCK", 100)
+    monkeypatch.setattr(condensed, "BLOCK", 100)
     monkeypatch.setattr(rsa, "SLAB_ROWS", 7)
     rng = np.random.default_rng(1)
     x = np.abs(rng.normal(size=(2, pairs(40)))).astype(np.float32)
