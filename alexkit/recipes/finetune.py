@@ -54,7 +54,7 @@ from alexkit.recipes.unfreezing import unfreeze
 from alexkit.training.launch import launched_world
 
 HOLD_OUT = 0.2
-"""Of each class, where the data has no split of its own. Ours: of 30 photos 6 judge, and the
+"""Of each class, where the data has no split of its own. Ours: of 30 images 6 judge, and the
 other 24 lose little of what there is to learn from."""
 FROZEN = "frozen_part_seconds"
 """In ``run.json`` and its result: of ``seconds``, what running the frozen part took."""

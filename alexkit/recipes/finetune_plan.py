@@ -30,7 +30,7 @@ FIND = "find"
 EPOCHS = 20
 """Ours, those at which the rates below were compared on photos of flowers."""
 BATCH_SIZE = 64
-"""Ours: half of the paper's (NIPS 2012 §5), as a folder of some hundred photos would have a few
+"""Ours: half of the paper's (NIPS 2012 §5), as a folder of some hundred images would have a few
 steps an epoch only."""
 LR = 0.001
 """A tenth of the rate the network was trained with (Girshick et al., R-CNN, §2.3, fine-tune

@@ -165,7 +165,7 @@ def neighbours_table(query: Mapping[str, Any], result: Mapping[str, Any]) -> Tab
 
 
 def neighbours_rows(result: Mapping[str, Any]) -> Table:
-    """The same for programs, of every photo."""
+    """The same for programs, of every image."""
     rows = [
         [query["path"], str(rank), near["path"], near["class"] or "", repr(near["distance"])]
         for query in result["queries"]

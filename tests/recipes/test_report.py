@@ -102,7 +102,7 @@ def test_neighbours_as_the_paper_shows_them(four_lines: Path, tmp_path: Path) ->
         (["no-such"], 3, "there is no no-such"),
         (["imagenet"], 4, "run.json"),
         (["runs/train-001", "runs/train-001"], 2, "named twice"),
-        (["runs/train-001", "--out", "page.pdf"], 2, "does not end in .html"),
+        (["runs/train-001", "--out", "page.pdf"], 2, "end it in .html"),
         (["runs/train-001", "--figure", "kernels", "--out", "k.jpg"], 2, ".png or .svg"),
         (["runs/features-001", "--layer", "fc9"], 2, "fc9"),
         (["runs/train-001/weights/best.safetensors"], 2, "--figure kernels"),
