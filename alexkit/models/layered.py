@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -27,8 +27,8 @@ Activation = Tensor | Halves
 A = TypeVar("A", Tensor, Halves)
 Net = TypeVar("Net", bound=nn.Module)
 Walk = Iterator[tuple[str, Activation]]
-Steps = Generator[tuple[str, A], None, A]
-Stages = Mapping[str, Callable[[Any], Generator[tuple[str, Any], None, Any]]]
+Steps = Iterator[tuple[str, A]]
+Stages = Mapping[str, Callable[[Any], Iterator[tuple[str, Any]]]]
 """Layer -> what computes it, and its ``:pre``, from the value before."""
 
 CLASSIFIER = ("fc6", "fc7", "fc8")
@@ -62,7 +62,7 @@ class LayeredNet(nn.Module):
 
     def stages(self) -> Stages:
         """What computes each layer from the one before it, in order, those that are absent
-        left out: a stage yields its values by name and gives the last one back."""
+        left out: a stage yields its values by name, its own last."""
         raise NotImplementedError
 
     def entered(self, x: Tensor) -> Activation:
@@ -85,7 +85,9 @@ class LayeredNet(nn.Module):
         begin = 0 if after is None else names.index(after) + 1
         value = self.entered(x) if after is None else self.resumed(x)
         for name in names[begin:]:
-            value = yield from stages[name](value)
+            steps = stages[name](value)
+            for layer, value in steps:
+                yield layer, value
 
     def fill(
         self, layer: str, tensors: Mapping[str, Tensor], generator: torch.Generator
@@ -300,15 +302,14 @@ def _taken(
 
 
 def tapped(name: str, value: A) -> Steps[A]:
-    """``value`` under its name, and back."""
+    """``value`` under its name."""
     yield name, value
-    return value
 
 
 def rectified(
     name: str, value: A, function: Callable[[Tensor], Tensor] = torch.relu_
 ) -> Steps[A]:
-    """``value`` as ``name:pre``, then after ReLU, done in place, as ``name``; and back.
+    """``value`` as ``name:pre``, then after ReLU, done in place, as ``name``.
 
     ``function`` stands for the ReLU; it works in place too.
     """
@@ -316,4 +317,3 @@ def rectified(
     for part in (value,) if isinstance(value, Tensor) else value:
         function(part)
     yield name, value
-    return value
