@@ -185,11 +185,14 @@ class Conv2d(nn.Conv2d):
 
     def _by_transforms(self, x: Tensor) -> bool:
         """Whether NNPACK computes it faster: of a single image it takes another, less exact
-        way, and of a graph that is recorded it would become a part."""
+        way, and of a graph that is recorded it would become a part. It keeps as many threads
+        as the first to call it had, so that it is called only where that is one, as in the
+        streams of :mod:`alexkit.features.streams`."""
         return (
             x.device.type == "cpu"
             and x.dtype == torch.float32
             and len(x) > 1
+            and torch.get_num_threads() == 1
             and self.stride == (1, 1)
             and torch.backends.cpu.get_cpu_capability() == "AVX2"
             and torch.backends.nnpack.is_available()  # type: ignore[no-untyped-call]
