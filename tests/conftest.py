@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 MakeFolder = Callable[[Path, Mapping[str, int]], Path]
+Capsys = pytest.CaptureFixture[str]
 
 
 def textured_rgb(seed: int, height: int = 96, width: int = 128) -> npt.NDArray[np.uint8]:

@@ -15,6 +15,7 @@ import torch
 
 from alexkit import errors
 from alexkit.cli.app import app, as_ours, run
+from tests.conftest import Capsys
 
 COMMANDS = [command.name for command in app.registered_commands]
 
@@ -40,7 +41,7 @@ def test_help_of_every_command_loads_nothing_heavy() -> None:
     assert '"alexkit[umap]"' in done.stdout, "what is in brackets was taken for markup"
 
 
-def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+def test_version(capsys: Capsys) -> None:
     assert run(["--version"]) == 0
     assert capsys.readouterr().out.startswith("alexkit 0.")
 
@@ -61,7 +62,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     ],
 )
 def test_wrong_usage_is_two_lines_and_status_2(
-    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+    words: list[str], said: str, capsys: Capsys
 ) -> None:
     assert run(words) == 2
     told = capsys.readouterr()
@@ -73,9 +74,7 @@ def test_wrong_usage_is_two_lines_and_status_2(
 
 
 class TestConfig:
-    def test_unknown_option_names_the_close_match(
-        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-    ) -> None:
+    def test_unknown_option_names_the_close_match(self, tmp_path: Path, capsys: Capsys) -> None:
         file = tmp_path / "c.toml"
         file.write_text("epoch = 3\n")
         assert run(["train", "x", "--config", str(file)]) == 2
@@ -84,9 +83,7 @@ class TestConfig:
     @pytest.mark.parametrize(
         "text", ["epochs = = 3", "epochs = 'three'", "[train]\nepochs = 3"]
     )
-    def test_nonsense_is_refused(
-        self, text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-    ) -> None:
+    def test_nonsense_is_refused(self, text: str, tmp_path: Path, capsys: Capsys) -> None:
         file = tmp_path / "c.toml"
         file.write_text(text)
         assert run(["train", "x", "--config", str(file)]) in (2, 3)
@@ -95,7 +92,7 @@ class TestConfig:
     @pytest.mark.parametrize("value", ["2004-05-27", "9223372036854775807", "[[1]]", "1e400"])
     @pytest.mark.parametrize("option", ["quiet", "epochs", "out", "device", "parallel"])
     def test_a_value_of_another_kind_is_no_bug(
-        self, option: str, value: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+        self, option: str, value: str, tmp_path: Path, capsys: Capsys
     ) -> None:
         file = tmp_path / "c.toml"
         file.write_text(f"{option} = {value}\n")
@@ -103,21 +100,17 @@ class TestConfig:
         assert run(["train", nothing, "--config", str(file)]) in (2, 3)
         assert "a bug" not in capsys.readouterr().err
 
-    def test_endless_nesting_is_refused(
-        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-    ) -> None:
+    def test_endless_nesting_is_refused(self, tmp_path: Path, capsys: Capsys) -> None:
         file = tmp_path / "c.toml"
         file.write_text("epochs = " + "[" * 100_000)
         assert run(["train", "x", "--config", str(file)]) == 3
         assert "is no TOML" in capsys.readouterr().err
 
-    def test_a_file_without_an_end_is_refused(self, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_a_file_without_an_end_is_refused(self, capsys: Capsys) -> None:
         assert run(["check", "x", "--config", "/dev/zero"]) == 3
         assert "too long" in capsys.readouterr().err
 
-    def test_the_command_line_wins(
-        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-    ) -> None:
+    def test_the_command_line_wins(self, tmp_path: Path, capsys: Capsys) -> None:
         file = tmp_path / "c.toml"
         file.write_text('device = "nonsense-from-file"\nlayer = ["fc6"]\n')
         data = tmp_path / "data"
@@ -159,7 +152,7 @@ def test_a_bug_is_not_dressed_up() -> None:
 
 
 def test_json_puts_nothing_but_json_on_stdout(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, capsys: Capsys, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
     assert run(["doctor", "--json", "--out", str(tmp_path / "D.json")]) == 0

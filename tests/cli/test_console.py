@@ -20,11 +20,10 @@ from alexkit.events import (
     Warned,
     only_the_end,
 )
+from tests.conftest import Capsys
 
 
-def test_control_characters_and_markup_are_shown_not_obeyed(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_control_characters_and_markup_are_shown_not_obeyed(capsys: Capsys) -> None:
     console = Console(json=False, quiet=False)
     console.report(BadImage("a\n\x1b[31m[bold]b", "cut", "left out"))
     console.table(["file"], [["[red]x[/red]\x1b]0;t\x07"]])
@@ -38,7 +37,7 @@ def test_surrogates_from_odd_file_names_can_be_shown() -> None:
     shown("caf\udce9.jpg").encode("utf-8")
 
 
-def test_json_lines_are_strict(capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_lines_are_strict(capsys: Capsys) -> None:
     console = Console(json=True, quiet=False)
     console.report(EpochDone(1, {"loss": math.nan, "top1": 0.5}))
     console.table(["not"], [["shown"]])
@@ -50,7 +49,7 @@ def test_json_lines_are_strict(capsys: pytest.CaptureFixture[str]) -> None:
     ]
 
 
-def test_quiet_keeps_warnings_and_results(capsys: pytest.CaptureFixture[str]) -> None:
+def test_quiet_keeps_warnings_and_results(capsys: Capsys) -> None:
     console = Console(json=False, quiet=True)
     console.report(Chosen("device", "cpu", "no GPU found"))
     console.report(StageStarted("features", 10, "images"))
@@ -64,9 +63,7 @@ def test_quiet_keeps_warnings_and_results(capsys: pytest.CaptureFixture[str]) ->
 
 
 @pytest.mark.parametrize("json_lines", [False, True])
-def test_the_end_of_a_process_is_told_as_an_error(
-    json_lines: bool, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_end_of_a_process_is_told_as_an_error(json_lines: bool, capsys: Capsys) -> None:
     console = Console(json=json_lines, quiet=True)
     report = only_the_end(console.report)
     report(Warned("of another rank"))
@@ -80,9 +77,7 @@ def test_the_end_of_a_process_is_told_as_an_error(
     ("listed", "last"),
     [("", "more bad images, not shown here"), ("b.csv", "more bad images: b.csv lists all")],
 )
-def test_a_flood_of_bad_images_is_cut_short(
-    capsys: pytest.CaptureFixture[str], listed: str, last: str
-) -> None:
+def test_a_flood_of_bad_images_is_cut_short(capsys: Capsys, listed: str, last: str) -> None:
     console = Console(json=False, quiet=False)
     for i in range(100):
         console.report(BadImage(f"{i}.jpg", "cut", "left out", listed))
@@ -91,7 +86,7 @@ def test_a_flood_of_bad_images_is_cut_short(
     assert lines[-1] == last
 
 
-def test_tables_fit_80_columns_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
+def test_tables_fit_80_columns_in_a_pipe(capsys: Capsys) -> None:
     console = Console(json=False, quiet=False)
     console.table(["path", "n"], [["x" * 200, "1"]])
     assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
@@ -99,7 +94,7 @@ def test_tables_fit_80_columns_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> 
 
 @pytest.mark.parametrize(("tty", "told"), [(False, "\x1b[31m"), (True, r"\x1b[31m")])
 def test_csv_is_exact_in_a_pipe_and_safe_on_a_terminal(
-    tty: bool, told: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tty: bool, told: str, capsys: Capsys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys.stdout, "isatty", lambda: tty)
     Console(json=False, quiet=True).csv(["path", "class"], [["\x1b[31m.jpg", "a\nb"]])

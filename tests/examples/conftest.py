@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import subprocess
+import runpy
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,19 +11,23 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import Capsys
+
 SPEED = Path(__file__).resolve().parents[2] / "examples" / "speed"
 Benchmark = Callable[[str, str], tuple[dict[str, Any], str]]
 
 
 @pytest.fixture
-def benchmark(tmp_path: Path) -> Benchmark:
-    """Runs a script of ``examples/speed`` with some words, in a process of its own: its result,
-    and what it prints."""
+def benchmark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capsys) -> Benchmark:
+    """Runs a script of ``examples/speed`` with some words: its result, and what it prints."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(SPEED)
 
     def run(script: str, words: str) -> tuple[dict[str, Any], str]:
-        command = [sys.executable, str(SPEED / script), *words.split(), "--json", "o.json"]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        return json.loads((tmp_path / "o.json").read_text()), done.stdout
+        monkeypatch.setattr(
+            sys, "argv", [str(SPEED / script), *words.split(), "--json", "o.json"]
+        )
+        runpy.run_path(str(SPEED / script), run_name="__main__")
+        return json.loads((tmp_path / "o.json").read_text()), capsys.readouterr().out
 
     return run

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from joblib import parallel_config
 
 from alexkit.choices import FeatureDtype
 from alexkit.features.layout import RowTable
@@ -27,7 +28,8 @@ def test_every_size_is_measured_and_drawn(tmp_path: Path, benchmark: Any) -> Non
         writer.append(np.arange(60), {"fc7": values})
         writer.finish()
     words = "F.h5 --layer fc7 --rows 60 40 --columns 30 10 --classes 4 --folds 2 --grid"
-    result, told = benchmark("probes.py", f"{words} --rounds 1 --plot o.png")
+    with parallel_config("threading"):  # processes would take longer to start than to work
+        result, told = benchmark("probes.py", f"{words} --rounds 1 --plot o.png")
     results = result["results"]
     sizes = [(r["rows"], r["columns"], r["classes"]) for r in results]
     assert sizes == [(40, 30, 4), (60, 10, 4), (60, 30, 4)]

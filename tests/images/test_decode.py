@@ -24,6 +24,7 @@ from alexkit.errors import UnreadableImage
 from alexkit.images.decode import Decoded, decode
 from alexkit.images.limits import MAX_PIXELS
 from alexkit.images.preprocess import Preprocess
+from tests.conftest import Capsys
 
 Array = npt.NDArray[np.uint8]
 
@@ -423,7 +424,7 @@ def noisy_tiff() -> bytes:
     return bytes(data)
 
 
-def test_nothing_is_printed_or_warned(capfd: pytest.CaptureFixture[str]) -> None:
+def test_nothing_is_printed_or_warned(capfd: Capsys) -> None:
     filters = list(warnings.filters)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -559,9 +560,7 @@ TORTURE = {
 """What becomes of one file of each kind; "!" begins a reason."""
 
 
-def test_torture(
-    real_data: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_torture(real_data: Path, capfd: Capsys, monkeypatch: pytest.MonkeyPatch) -> None:
     # As in a program that has set up no logging: Python then prints what is logged.
     monkeypatch.setattr(logging.root, "handlers", [])
     files = sorted(

@@ -139,9 +139,7 @@ def pixels_of(pack: PackSource, row: int) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def pack(
-    photos: ImageSource,
-    encoding: JpegEncoding | None,
-    tmp_path_factory: pytest.TempPathFactory,
+    photos: ImageSource, encoding: JpegEncoding | None, tmp_path_factory: pytest.TempPathFactory
 ) -> PackSource:
     return packed(tmp_path_factory.mktemp("packs") / "x.pack", photos, encoding)
 

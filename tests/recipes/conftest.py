@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from alexkit.cli.app import run
-from tests.conftest import photos_in
+from tests.conftest import Capsys, photos_in
+
+Refused = Callable[[Sequence[str], int, str], None]
+ResultOf = Callable[[Sequence[str]], Any]
 
 FOUR_LINES = (
     ["train", "imagenet/", "--epochs", "2", "--batch-size", "4"],
@@ -30,6 +35,41 @@ def working_in(folder: Path) -> Iterator[Path]:
         yield folder
     finally:
         os.chdir(before)
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to work in."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def refused(capsys: Capsys) -> Refused:
+    """``refused(words, status, said)``: a command line ends with this status, says this in one
+    error line and one hint line, and nothing on stdout."""
+
+    def check(words: Sequence[str], status: int, said: str) -> None:
+        assert run(words) == status, capsys.readouterr().err
+        told = capsys.readouterr()
+        *_, error, hint = told.err.splitlines()
+        assert error.startswith("error: ")
+        assert hint.startswith("hint: ")
+        assert said in error + hint
+        assert told.out == ""
+
+    return check
+
+
+@pytest.fixture
+def result_of(capsys: Capsys) -> ResultOf:
+    """``result_of(words)``: what a command line tells with ``--json``."""
+
+    def result(words: Sequence[str]) -> Any:
+        assert run([*words, "--json"]) == 0, capsys.readouterr().err
+        return json.loads(capsys.readouterr().out.splitlines()[-1])["result"]
+
+    return result
 
 
 @pytest.fixture(scope="session")

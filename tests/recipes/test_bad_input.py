@@ -13,7 +13,8 @@ from PIL import Image
 from alexkit.cli.app import run
 from alexkit.models.specs import find_spec
 from alexkit.recipes.run_dir import read_record
-from tests.conftest import photos_in
+from tests.conftest import Capsys, photos_in
+from tests.recipes.conftest import Refused
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +46,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-RANDOM = ["--weights", "random", "--model", "alexnet-owt"]
+RANDOM = ["--weights", "random", "--model", "squeezenet1_1"]
+SMALL = [*RANDOM, "--layer", "flatten"]
+OWT = ["--weights", "random", "--model", "alexnet-owt"]
 CASES = [
     (["train"], 2, "alexkit train imagenet/"),
     (["train", "photo"], 3, "photos"),
@@ -58,7 +61,7 @@ CASES = [
     (["train", "photos", "--device", "tpu"], 2, "cuda:0,1"),
     (["features"], 2, "alexkit features photos/"),
     (["features", "empty", *RANDOM], 3, "empty"),
-    (["features", "photos", *RANDOM, "--layer", "fc9"], 2, "did you mean fc8?"),
+    (["features", "photos", *OWT, "--layer", "fc9"], 2, "did you mean fc8?"),
     (["features", "photos", "--weights", "random"], 2, "--model"),
     (["features", "photos", "--weights", "nowhere.pth"], 2, "nowhere.pth"),
     (["features", "photos", "--weights", "photos"], 2, "best.safetensors"),
@@ -73,8 +76,8 @@ CASES = [
         2,
         "leave out one of the two",
     ),
-    (["features", "photos", "--out", "file.bin", *RANDOM], 2, "file.bin"),
-    (["features", "photos", "--out", "photos", *RANDOM], 2, "choose another --out"),
+    (["features", "photos", "--out", "file.bin", *SMALL], 2, "file.bin"),
+    (["features", "photos", "--out", "photos", *SMALL], 2, "choose another --out"),
     (["finetune"], 2, "alexkit finetune mydata/"),
     (["finetune", "one-class", *RANDOM], 3, "one class"),
     (["finetune", "photos", "--weights", "convs.pth", "--freeze", "fc7"], 2, "conv5"),
@@ -87,7 +90,7 @@ CASES = [
     (["info", "empty"], 4, "empty"),
     (["check", "n" * 300], 2, "a name is too long"),
     (["pack", "photos", "--out", "n" * 250 + ".pack"], 2, "a name is too long"),
-    (["features", "photos", *RANDOM, "--out", "n" * 254 + ".h5"], 2, "a name is too long"),
+    (["features", "photos", *SMALL, "--out", "n" * 254 + ".h5"], 2, "a name is too long"),
     (["train", "photos", "--out", "n" * 300], 2, "a name is too long"),
 ]
 
@@ -96,20 +99,10 @@ CASES = [
     ("words", "status", "said"), CASES, ids=[" ".join(words)[:80] for words, _, _ in CASES]
 )
 def test_one_error_line_one_hint_line(
-    words: list[str],
-    status: int,
-    said: str,
-    place: Path,
-    capsys: pytest.CaptureFixture[str],
+    words: list[str], status: int, said: str, place: Path, refused: Refused
 ) -> None:
     before = sorted(place.rglob("*"))
-    assert run(words) == status
-    told = capsys.readouterr()
-    *_, error, hint = told.err.splitlines()
-    assert error.startswith("error: ")
-    assert hint.startswith("hint: ")
-    assert said in error + hint
-    assert told.out == ""
+    refused(words, status, said)
     assert sorted(place.rglob("*")) == before
 
 
@@ -119,10 +112,8 @@ class TestUnreadableImages:
         (place / "photos" / "ant" / "broken.jpg").write_bytes(b"\xff\xd8 no image")
         return place / "photos"
 
-    def test_features_keep_the_row_and_the_reason(
-        self, mixed: Path, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        words = ["features", "photos", *RANDOM, "--layer", "pool5"]
+    def test_features_keep_the_row_and_the_reason(self, mixed: Path, capsys: Capsys) -> None:
+        words = ["features", "photos", *SMALL]
         assert run(words) == 0
         assert "ant/broken.jpg" in capsys.readouterr().err
         ledger = Path("runs/features-001/bad_images.csv").read_text().splitlines()
@@ -141,28 +132,24 @@ class TestUnreadableImages:
     @pytest.mark.parametrize(
         "words",
         [
-            ["features", "photos", *RANDOM, "--layer", "pool5"],
+            ["features", "photos", *SMALL],
             ["finetune", "photos", "--weights", "convs.pth", "--epochs", "1"],
         ],
     )
     def test_strict_stops_at_the_first(
-        self, words: list[str], mixed: Path, capsys: pytest.CaptureFixture[str]
+        self, words: list[str], mixed: Path, capsys: Capsys
     ) -> None:
         assert run([*words, "--strict"]) == 3
         assert "ant/broken.jpg" in capsys.readouterr().err.splitlines()[-2]
 
-    def test_nothing_but_bad_images_is_an_error(
-        self, place: Path, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        words = ["features", "not-images", *RANDOM, "--layer", "pool5", "--out", "f.h5"]
+    def test_nothing_but_bad_images_is_an_error(self, place: Path, capsys: Capsys) -> None:
+        words = ["features", "not-images", *SMALL, "--out", "f.h5"]
         assert run(words) == 3
         assert "none of the 2 images" in capsys.readouterr().err
         assert not list(place.glob("f.h5*"))
 
 
-def test_a_diverging_loss_ends_with_status_6(
-    place: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_diverging_loss_ends_with_status_6(place: Path, capsys: Capsys) -> None:
     words = ["finetune", "photos", "--weights", "convs.pth", "--lr", "1e30", "--epochs", "9"]
     # Weights of zero give no gradient; these let the new layer blow up.
     state = torch.load(place / "convs.pth", weights_only=True)
@@ -174,7 +161,7 @@ def test_a_diverging_loss_ends_with_status_6(
     assert read_record(Path("runs/finetune-001"))["state"] == "failed"
 
 
-def test_an_image_is_no_data_set(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_image_is_no_data_set(place: Path, capsys: Capsys) -> None:
     Image.new("RGB", (8, 8)).save(place / "one.png")
     assert run(["train", "one.png"]) == 3
     assert "folder" in capsys.readouterr().err

@@ -19,7 +19,7 @@ from alexkit.images.opening import open_source
 from alexkit.images.survey import survey
 from alexkit.recipes import check
 from alexkit.recipes.traps import Finding, traps
-from tests.conftest import photos_in
+from tests.conftest import Capsys, photos_in
 
 CLEAN = {"train/ant": 3, "train/bee": 3, "val/ant": 2, "val/bee": 2}
 
@@ -43,10 +43,7 @@ def wrong(data: Path) -> list[str]:
 
 class TestCommand:
     def test_clean_data_passes_and_nothing_is_written(
-        self,
-        tmp_path: Path,
-        monkeypatch: pytest.MonkeyPatch,
-        capsys: pytest.CaptureFixture[str],
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capsys
     ) -> None:
         monkeypatch.chdir(tmp_path)
         photos_in(tmp_path / "photos", CLEAN)
@@ -70,7 +67,7 @@ class TestCommand:
         assert speed["pack_bytes"] == 10 * 256 * 256 * 3
         assert sorted(tmp_path.rglob("*")) == before
 
-    def test_one_screen(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_one_screen(self, tmp_path: Path, capsys: Capsys) -> None:
         photos_in(tmp_path / "photos", CLEAN)
         shutil.copy(tmp_path / "photos/train/ant/photo000.jpg", tmp_path / "photos/val/ant")
         (tmp_path / "photos/val/bee/broken.jpg").write_bytes(b"<html>")
@@ -85,10 +82,7 @@ class TestCommand:
         assert hint.startswith("hint: ")
 
     def test_the_list_of_bad_images(
-        self,
-        tmp_path: Path,
-        monkeypatch: pytest.MonkeyPatch,
-        capsys: pytest.CaptureFixture[str],
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capsys
     ) -> None:
         monkeypatch.chdir(tmp_path)
         photos_in(tmp_path / "photos", {"ant": 2, "bee": 2})
@@ -108,9 +102,7 @@ class TestCommand:
         assert run([*words, "--overwrite", "--strict"]) == 3
         assert "bee/broken.jpg" in capsys.readouterr().err
 
-    def test_a_pack_is_checked_like_its_originals(
-        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-    ) -> None:
+    def test_a_pack_is_checked_like_its_originals(self, tmp_path: Path, capsys: Capsys) -> None:
         photos = photos_in(tmp_path / "photos", CLEAN)
         shutil.copy(photos / "train/ant/photo000.jpg", photos / "val/ant/other.jpg")
         (photos / "train/bee/broken.jpg").write_bytes(b"<html>")
@@ -129,15 +121,11 @@ class TestCommand:
         ("words", "status"),
         [(["check"], 2), (["check", "x"], 3), (["check", "x", "--images", "-1"], 2)],
     )
-    def test_wrong_usage(
-        self, words: list[str], status: int, capsys: pytest.CaptureFixture[str]
-    ) -> None:
+    def test_wrong_usage(self, words: list[str], status: int, capsys: Capsys) -> None:
         assert run(words) == status
         assert capsys.readouterr().err.splitlines()[-1].startswith("hint: ")
 
-    def test_a_sample_is_even_and_said(
-        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-    ) -> None:
+    def test_a_sample_is_even_and_said(self, tmp_path: Path, capsys: Capsys) -> None:
         photos_in(tmp_path, {"ant": 6, "bee": 6})
         assert run(["check", str(tmp_path), "--images", "4", "--json"]) == 0
         result = json.loads(capsys.readouterr().out.splitlines()[-1])["result"]

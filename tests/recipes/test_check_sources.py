@@ -17,7 +17,7 @@ from alexkit.images.ilsvrc import TRAIN_TAR, VAL_TAR
 from alexkit.images.opening import open_source
 from alexkit.recipes import check
 from alexkit.recipes.ledger import Ledger
-from tests.conftest import photos_in
+from tests.conftest import Capsys, photos_in
 from tests.images.archives import tar_bytes, unpack
 from tests.images.test_hub import FEATURES, pa, save_to_disk, wants_pyarrow, write_parquet
 from tests.images.test_ilsvrc import CLASSES, KIT, OF_NUMBER, TRUTH
@@ -202,7 +202,7 @@ def test_the_same_error_page_in_two_places_is_no_image_twice(
 
 
 def test_how_many_were_compared_is_on_the_screen(
-    photos: Photos, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    photos: Photos, tmp_path: Path, capsys: Capsys
 ) -> None:
     data = packed(tmp_path, photos)
     capsys.readouterr()

@@ -23,7 +23,7 @@ def test_fit_predict_score_and_clone(tmp_path: Path) -> None:
     paths = sorted((tmp_path / "photos").rglob("*.jpg"))
     labels = [int(path.parent.name) for path in paths]
     made = AlexNetClassifier(
-        weights="random", model="alexnet-owt", epochs=1, options={"batch_size": 4}
+        weights="random", model="resnet18", epochs=1, options={"batch_size": 4}
     )
     again = clone(made)
     assert again.get_params() == made.get_params()

@@ -18,6 +18,8 @@ from alexkit.cli.app import run
 from alexkit.features.layout import RowTable, Status
 from alexkit.features.store import FeatureStore
 from alexkit.recipes import compare
+from tests.conftest import Capsys
+from tests.recipes.conftest import Refused
 
 Make = Callable[..., Path]
 N = 40
@@ -71,7 +73,7 @@ def read(folder: str = "runs/compare-001") -> tuple[dict[str, Any], dict[str, np
 
 @pytest.mark.parametrize("metric", ["correlation", "euclidean"])
 def test_it_is_what_scipy_says(
-    make: Make, metric: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    make: Make, metric: str, monkeypatch: pytest.MonkeyPatch, capsys: Capsys
 ) -> None:
     monkeypatch.setattr(compare, "SLAB_BYTES", 4 * N * 20)  # one channel of conv5 at a time
     layers = content()
@@ -139,17 +141,14 @@ def test_what_cannot_be_compared_is_refused(
     words: list[str],
     status: int,
     said: str,
-    capsys: pytest.CaptureFixture[str],
+    refused: Refused,
 ) -> None:
     make("F.h5", layers)
-    assert run(["compare", "F.h5", *words, "--quiet"]) == status
-    error, hint = capsys.readouterr().err.splitlines()
-    assert said in error
-    assert hint.startswith("hint: ")
+    refused(["compare", "F.h5", *words], status, said)
 
 
 def test_layers_that_tell_nothing_apart_are_shown_without_a_number(
-    make: Make, capsys: pytest.CaptureFixture[str]
+    make: Make, capsys: Capsys
 ) -> None:
     make("F.h5", content() | {"fc8": np.ones((N, 3))})
     assert run(["compare", "F.h5", "--metric", "euclidean", "--bootstrap", "5"]) == 0
@@ -159,7 +158,7 @@ def test_layers_that_tell_nothing_apart_are_shown_without_a_number(
     assert "–" in capsys.readouterr().out
 
 
-def test_other_images_are_named(make: Make, capsys: pytest.CaptureFixture[str]) -> None:
+def test_other_images_are_named(make: Make, capsys: Capsys) -> None:
     make("A.h5", content())
     make("B.h5", content(), order=np.arange(N - 1))
     assert run(["compare", "A.h5", "B.h5", "--quiet"]) == 4
@@ -167,7 +166,7 @@ def test_other_images_are_named(make: Make, capsys: pytest.CaptureFixture[str]) 
 
 
 def test_a_full_disk_leaves_nothing_half_written(
-    make: Make, small_disk: Path, capsys: pytest.CaptureFixture[str]
+    make: Make, small_disk: Path, capsys: Capsys
 ) -> None:
     many = np.random.default_rng(0).normal(size=(900, 8))
     make("F.h5", {"fc6": many, "fc7": many[:, :4]})

@@ -24,6 +24,8 @@ from alexkit.features.store import FeatureStore
 from alexkit.probes.saved import load_probe
 from alexkit.recipes import eval_rows, evaluate
 from alexkit.recipes.options import EvalOptions
+from tests.conftest import Capsys
+from tests.recipes.conftest import Refused
 
 Make = Callable[..., Path]
 CLASSES = ("ants", "bees", "cats")
@@ -110,7 +112,7 @@ def timeless(out: str) -> str:
 
 class TestResults:
     def test_the_layer_curve_and_which_layer_is_better(
-        self, make: Make, capsys: pytest.CaptureFixture[str]
+        self, make: Make, capsys: Capsys
     ) -> None:
         make()
         assert run(["eval", "F.h5", "--shots", "10", "--repeats", "3", "--out", "E"]) == 0
@@ -126,7 +128,7 @@ class TestResults:
         assert pair["rows"] == 86  # those that one of three draws tests
         assert 0 <= pair["p"] <= 1
 
-    def test_the_learning_curve(self, make: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_the_learning_curve(self, make: Make, capsys: Capsys) -> None:
         make()
         assert run(["eval", "F.h5", "--layer", "fc7", "--curve", "5,1,20", "--out", "E"]) == 0
         results = scores("E")["results"]
@@ -147,9 +149,7 @@ class TestResults:
 
         assert timeless("A") == timeless("B")
 
-    def test_after_a_signal_the_same_command_goes_on(
-        self, make: Make, capsys: pytest.CaptureFixture[str]
-    ) -> None:
+    def test_after_a_signal_the_same_command_goes_on(self, make: Make, capsys: Capsys) -> None:
         make()
         words = ["eval", "F.h5", "--shots", "10", "--repeats", "5", "--out"]
         child = subprocess.run(
@@ -170,7 +170,7 @@ class TestResults:
         assert [path.name for path in Path("A", "state").iterdir()] == ["lock"]
 
     def test_features_that_were_made_anew_are_judged_anew(
-        self, make: Make, capsys: pytest.CaptureFixture[str]
+        self, make: Make, capsys: Capsys
     ) -> None:
         def interrupt(event: Event) -> None:
             if isinstance(event, Note) and event.text.endswith("fc7"):
@@ -191,7 +191,7 @@ class TestResults:
         assert "judged before" not in told
 
     def test_rows_with_a_bad_image_are_left_out_and_counted(
-        self, make: Make, capsys: pytest.CaptureFixture[str]
+        self, make: Make, capsys: Capsys
     ) -> None:
         make(bad={4: "broken", 50: "broken"})
         assert run(["eval", "F.h5", "--layer", "fc7", "--out", "E"]) == 0
@@ -201,7 +201,7 @@ class TestResults:
         assert "'img004.jpg': broken" in capsys.readouterr().err
 
     def test_others_figures_stand_beside_data_of_as_many_classes(
-        self, make: Make, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+        self, make: Make, monkeypatch: pytest.MonkeyPatch, capsys: Capsys
     ) -> None:
         monkeypatch.setitem(globals(), "CLASSES", tuple(f"class {k}" for k in range(67)))
         make(
@@ -241,7 +241,7 @@ class TestResults:
             predicted = one.fit(x[:45], y[:45]).predict(x[45:63])
             assert entry["score"] == pytest.approx(balanced_accuracy_score(y[45:63], predicted))
 
-    def test_views_are_averaged(self, make: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_views_are_averaged(self, make: Make, capsys: Capsys) -> None:
         make()
         make("V.h5", views=True)
         for file, out in (("F.h5", "E"), ("V.h5", "W")):
@@ -251,7 +251,7 @@ class TestResults:
         assert plain["confusion"] == mean["confusion"]  # views differ by a constant
 
     def test_rows_that_stay_in_the_file_score_alike(
-        self, make: Make, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+        self, make: Make, monkeypatch: pytest.MonkeyPatch, capsys: Capsys
     ) -> None:
         make(values=lambda x: {"wide": x, "narrow": x[:, :20]})
         assert run(["eval", "F.h5", "--out", "E"]) == 0
@@ -269,7 +269,7 @@ class TestResults:
 
 
 class TestTwoFiles:
-    def test_are_matched_by_path(self, make: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_are_matched_by_path(self, make: Make, capsys: Capsys) -> None:
         make()
         order = np.random.default_rng(3).permutation(90)
         make(
@@ -286,9 +286,7 @@ class TestTwoFiles:
         missed = round(90 * (1 - weak["accuracy"]["mean"]))
         assert (pair["first_only"], pair["second_only"]) == (missed, 0)
 
-    def test_of_other_images_or_labels(
-        self, make: Make, capsys: pytest.CaptureFixture[str]
-    ) -> None:
+    def test_of_other_images_or_labels(self, make: Make, capsys: Capsys) -> None:
         make()
         names = [f"img{row:03d}.jpg" for row in range(90)]
         make("G.h5", paths=[*names[:7], "other.jpg", *names[8:]])
@@ -375,9 +373,7 @@ class TestFiles:
         assert first["per_class"] == again["per_class"]
         assert other["n_test"] == first["n_test"]
 
-    def test_split_files_that_do_not_fit(
-        self, make: Make, capsys: pytest.CaptureFixture[str]
-    ) -> None:
+    def test_split_files_that_do_not_fit(self, make: Make, capsys: Capsys) -> None:
         make()
         right = {"format": "alexkit/splits", "splits": [{"train": [], "test": [], "val": []}]}
         for told, status, said in (
@@ -412,7 +408,7 @@ class TestFiles:
         test: list[int],
         status: int,
         said: str,
-        capsys: pytest.CaptureFixture[str],
+        capsys: Capsys,
     ) -> None:
         make()
         named = {"train": train, "test": test, "val": []}
@@ -439,9 +435,7 @@ class TestSeveralClasses:
         return text
 
     @pytest.mark.parametrize("protocol", ["voc07", "goyal", "razavian"])
-    def test_has_both_precisions(
-        self, make: Make, protocol: str, capsys: pytest.CaptureFixture[str]
-    ) -> None:
+    def test_has_both_precisions(self, make: Make, protocol: str, capsys: Capsys) -> None:
         make()
         Path("L.csv").write_text(self.labels())
         words = ["eval", "F.h5", "--layer", "fc7", "--labels", "L.csv", "--out", "E"]
@@ -471,9 +465,7 @@ class TestSeveralClasses:
         assert found[0]["bees"] == found[1]["bees"] == found[2]["bees"]
         assert found[2]["ants"] < found[1]["ants"]
 
-    def test_labels_that_cannot_be_used(
-        self, make: Make, capsys: pytest.CaptureFixture[str]
-    ) -> None:
+    def test_labels_that_cannot_be_used(self, make: Make, capsys: Capsys) -> None:
         make()
         whole = self.labels()
         for text, said in (
@@ -521,16 +513,10 @@ def test_one_line_each(
     status: int,
     said: str,
     make: Make,
-    capsys: pytest.CaptureFixture[str],
+    refused: Refused,
 ) -> None:
     make(**content)
-    assert run(["eval", "F.h5", *words]) == status
-    told = capsys.readouterr()
-    *_, error, hint = told.err.splitlines()
-    assert error.startswith("error: ")
-    assert hint.startswith("hint: ")
-    assert said in error
-    assert told.out == ""
+    refused(["eval", "F.h5", *words], status, said)
 
 
 @pytest.mark.parametrize("norm", ["none", "l2", "power", "standardize", "pca:3"])

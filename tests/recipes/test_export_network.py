@@ -17,7 +17,7 @@ from alexkit.images.preprocess import Preprocess
 from alexkit.models.records import describe
 from alexkit.models.weights import write_weights
 from alexkit.recipes import export_network
-from tests.conftest import photos_in
+from tests.conftest import Capsys, photos_in
 from tests.recipes.test_predict import CLASSES, NET, network
 
 BACKWARDS = Preprocess(channels="BGR", scale=1.0, mean=(104.0, 117.0, 123.0), std=(1, 1, 2))
@@ -38,7 +38,7 @@ def exported(place: Path, out: str, *words: str) -> int:
 
 
 def test_onnx_with_its_preprocessing_inside_says_what_predict_says(
-    place: Path, capsys: pytest.CaptureFixture[str]
+    place: Path, capsys: Capsys
 ) -> None:
     runtime = pytest.importorskip("onnxruntime", reason="the onnx extra is not installed")
     pytest.importorskip("onnxscript", reason="the onnx extra is not installed")
@@ -65,7 +65,7 @@ def test_onnx_with_its_preprocessing_inside_says_what_predict_says(
     assert "pixels.onnx exists" in capsys.readouterr().err
 
 
-def test_a_state_dict_is_torchvisions(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_state_dict_is_torchvisions(place: Path, capsys: Capsys) -> None:
     assert exported(place, "net.pth") == 0, capsys.readouterr()
     net = torchvision.models.get_model(NET, num_classes=3)
     net.load_state_dict(torch.load(place / "net.pth", weights_only=True))
@@ -80,7 +80,7 @@ def test_a_state_dict_is_torchvisions(place: Path, capsys: pytest.CaptureFixture
 
 
 def test_a_file_that_says_otherwise_is_not_kept(
-    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capsys
 ) -> None:
     monkeypatch.setattr(export_network, "TOLERANCE", -1.0)  # what nothing reaches
     before = sorted(place.iterdir())

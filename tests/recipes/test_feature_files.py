@@ -25,7 +25,7 @@ from alexkit import errors
 from alexkit.cli.app import main, run
 from alexkit.features.layout import Status
 from alexkit.features.store import FeatureStore
-from tests.conftest import photos_in
+from tests.conftest import Capsys, photos_in
 from tests.recipes.conftest import working_in
 
 README = Path(__file__).resolve().parents[2] / "README.md"
@@ -42,14 +42,14 @@ def edit(path: Path, name: str, row: int, value: object) -> None:
         file[name][row] = value
 
 
-def said(capsys: pytest.CaptureFixture[str]) -> str:
+def said(capsys: Capsys) -> str:
     """What is on the screen, without the frames and breaks of its tables."""
     captured = capsys.readouterr()
     return " ".join((captured.out + captured.err).replace("│", " ").split())
 
 
 class TestInfo:
-    def test_it_is_one_screen(self, features: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_it_is_one_screen(self, features: Path, capsys: Capsys) -> None:
         assert run(["info", str(features)]) == 0
         lines = capsys.readouterr().out.splitlines()
         assert max(map(len, lines)) <= 80
@@ -58,9 +58,7 @@ class TestInfo:
         for fact in ("12 done", "8 train, 4 val", "2 of 6 rows: cat, dog", "256 × 6 × 6"):
             assert fact in text
 
-    def test_rows_are_csv_in_a_pipe(
-        self, features: Path, capsys: pytest.CaptureFixture[str]
-    ) -> None:
+    def test_rows_are_csv_in_a_pipe(self, features: Path, capsys: Capsys) -> None:
         edit(features, "rows/status", 3, Status.UNREADABLE)
         edit(features, "rows/reason", 3, b'cut, "half"')
         assert run(["info", str(features), "--rows"]) == 0
@@ -98,7 +96,7 @@ class TestInfo:
         assert lines[1] == "train/cat/photo000.jpg,0,K\\xe4fer,train,done,"
 
     def test_what_is_told_as_a_file(
-        self, features: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+        self, features: Path, tmp_path: Path, capsys: Capsys
     ) -> None:
         words = ["info", str(features), "--quiet", "--out"]
         assert run([*words, str(tmp_path / "F.json")]) == 0
@@ -111,9 +109,7 @@ class TestInfo:
         assert run([*words, str(tmp_path / "F.csv"), "--rows"]) == 0
         assert (tmp_path / "F.csv").read_text() in capsys.readouterr().out
 
-    def test_json_has_the_rows_and_the_provenance(
-        self, features: Path, capsys: pytest.CaptureFixture[str]
-    ) -> None:
+    def test_json_has_the_rows_and_the_provenance(self, features: Path, capsys: Capsys) -> None:
         assert run(["info", str(features), "--rows", "--json"]) == 0
         (line,) = capsys.readouterr().out.splitlines()
         result = json.loads(line)["result"]
@@ -125,9 +121,7 @@ class TestInfo:
         }
         assert result["provenance"]["model"] == "alexnet"
 
-    def test_an_unfinished_file_says_so(
-        self, features: Path, capsys: pytest.CaptureFixture[str]
-    ) -> None:
+    def test_an_unfinished_file_says_so(self, features: Path, capsys: Capsys) -> None:
         with h5py.File(features, "r+") as file:
             file.attrs["complete"] = False
             file["rows/status"][5:] = 0
@@ -136,9 +130,7 @@ class TestInfo:
         assert "the same command continues it" in text
         assert "7 not done, 5 done" in text
 
-    def test_a_change_by_another_program_is_told(
-        self, features: Path, capsys: pytest.CaptureFixture[str]
-    ) -> None:
+    def test_a_change_by_another_program_is_told(self, features: Path, capsys: Capsys) -> None:
         assert run(["info", str(features)]) == 0
         assert "another program" not in said(capsys)
         edit(features, "rows/label", 0, 1)
@@ -156,9 +148,7 @@ class TestInfo:
 
 
 class TestVerify:
-    def test_rows_are_extracted_again(
-        self, features: Path, capsys: pytest.CaptureFixture[str]
-    ) -> None:
+    def test_rows_are_extracted_again(self, features: Path, capsys: Capsys) -> None:
         words = ["info", str(features), "--verify", "5", "--batch-size", "2"]
         assert run([*words, "--json"]) == 0
         result = json.loads(capsys.readouterr().out.splitlines()[-1])["result"]
@@ -171,7 +161,7 @@ class TestVerify:
 
     @pytest.mark.parametrize(("layer", "column"), [("fc7", 7), ("pool5", (3, 1, 2))])
     def test_a_changed_number_is_found(
-        self, layer: str, column: object, features: Path, capsys: pytest.CaptureFixture[str]
+        self, layer: str, column: object, features: Path, capsys: Capsys
     ) -> None:
         with h5py.File(features, "r+") as file:
             values = file[f"features/{layer}"]
@@ -187,7 +177,7 @@ class TestVerify:
         )
 
     def test_moved_images_and_weights(
-        self, features: Path, four_lines: Path, capsys: pytest.CaptureFixture[str]
+        self, features: Path, four_lines: Path, capsys: Capsys
     ) -> None:
         with h5py.File(features, "r+") as file:
             made = json.loads(file.attrs["provenance"])
@@ -207,7 +197,7 @@ class TestVerify:
 
     def test_photos_that_changed(
         self, features: Path, four_lines: Path, tmp_path: Path,
-        capsys: pytest.CaptureFixture[str],
+        capsys: Capsys,
     ) -> None:  # fmt: skip
         photos = Path(shutil.copytree(four_lines / "imagenet", tmp_path / "photos"))
         words = ["info", str(features), "--verify", "--data", str(photos)]
@@ -269,9 +259,7 @@ class TestExport:
             assert "pool5" not in npz.files
         assert sorted(p.name for p in out.parent.iterdir()) == ["fc7.npz"]
 
-    def test_csv_is_the_table_of_rows(
-        self, features: Path, capsys: pytest.CaptureFixture[str]
-    ) -> None:
+    def test_csv_is_the_table_of_rows(self, features: Path, capsys: Capsys) -> None:
         out = features.with_suffix(".csv")
         assert run(["export", str(features), "--out", str(out)]) == 0
         capsys.readouterr()
@@ -307,7 +295,7 @@ class TestExport:
         ],
     )
     def test_wrong_usage(
-        self, words: list[str], hint: str, features: Path, capsys: pytest.CaptureFixture[str]
+        self, words: list[str], hint: str, features: Path, capsys: Capsys
     ) -> None:
         with working_in(features.parent):
             assert run(["export", "F.h5", *words]) == 2
@@ -315,7 +303,7 @@ class TestExport:
         assert [p.name for p in features.parent.iterdir()] == ["F.h5"]
 
     def test_a_full_disk_keeps_nothing(
-        self, features: Path, small_disk: Path, capsys: pytest.CaptureFixture[str]
+        self, features: Path, small_disk: Path, capsys: Capsys
     ) -> None:
         old = small_disk / "old.npz"
         old.write_text("mine")
@@ -397,7 +385,7 @@ CASES: dict[str, tuple[Callable[[Path], None], int, str]] = {
 class TestBadFiles:
     @pytest.mark.parametrize("case", CASES)
     def test_each_has_its_line_and_status_everywhere(
-        self, case: str, features: Path, capsys: pytest.CaptureFixture[str]
+        self, case: str, features: Path, capsys: Capsys
     ) -> None:
         damage, status, text = CASES[case]
         damage(features)
@@ -431,9 +419,7 @@ class TestBadFiles:
             assert run(["info", "F.h5", "--verify", "--images", "0"]) == 4
             assert not Path("X.npz").exists()
 
-    def test_in_use_by_another_process(
-        self, features: Path, capsys: pytest.CaptureFixture[str]
-    ) -> None:
+    def test_in_use_by_another_process(self, features: Path, capsys: Capsys) -> None:
         hold = (
             "import sys, h5py; f = h5py.File(sys.argv[1], 'r+'); print(1, flush=True); input()"
         )
@@ -459,9 +445,7 @@ class TestBadFiles:
 
 
 class TestFromPython:
-    def test_the_readme_says_what_works(
-        self, four_lines: Path, capsys: pytest.CaptureFixture[str]
-    ) -> None:
+    def test_the_readme_says_what_works(self, four_lines: Path, capsys: Capsys) -> None:
         text = README.read_text(encoding="utf-8")
         (block,) = [
             part.split("```")[0] for part in text.split("```python\n")[1:] if "extract(" in part

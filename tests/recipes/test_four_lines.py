@@ -14,6 +14,7 @@ from alexkit.cli.app import run
 from alexkit.features.store import FeatureStore
 from alexkit.models.zoo import load_backbone
 from alexkit.recipes.run_dir import read_record
+from tests.conftest import Capsys
 from tests.recipes.conftest import working_in
 
 
@@ -110,9 +111,7 @@ def test_eval_judged_each_layer(four_lines: Path) -> None:
         assert result["objective_gap"] < 1e-3
 
 
-def test_the_choice_of_inputs_is_said_first(
-    four_lines: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_choice_of_inputs_is_said_first(four_lines: Path, capsys: Capsys) -> None:
     with working_in(four_lines):
         assert run(["eval", "--out", "elsewhere"]) == 0
     first = capsys.readouterr().err.splitlines()[0]
@@ -130,7 +129,7 @@ def test_the_choice_of_inputs_is_said_first(
     ],
 )
 def test_finished_outputs_are_never_overwritten(
-    words: list[str], four_lines: Path, capsys: pytest.CaptureFixture[str]
+    words: list[str], four_lines: Path, capsys: Capsys
 ) -> None:
     before = {p: p.stat().st_mtime_ns for p in four_lines.rglob("*") if p.is_file()}
     with working_in(four_lines):
@@ -140,9 +139,7 @@ def test_finished_outputs_are_never_overwritten(
     assert after == before
 
 
-def test_json_events_are_the_only_thing_on_stdout(
-    four_lines: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_json_events_are_the_only_thing_on_stdout(four_lines: Path, capsys: Capsys) -> None:
     with working_in(four_lines):
         assert run(["eval", "--layer", "fc7", "--json", "--out", "for-json"]) == 0
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
@@ -160,7 +157,7 @@ def test_json_events_are_the_only_thing_on_stdout(
     ],
 )
 def test_info_tells_what_each_output_is(
-    path: str, said: str, four_lines: Path, capsys: pytest.CaptureFixture[str]
+    path: str, said: str, four_lines: Path, capsys: Capsys
 ) -> None:
     with working_in(four_lines):
         assert run(["info", path]) == 0

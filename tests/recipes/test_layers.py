@@ -22,7 +22,7 @@ from alexkit.recipes import layers
 from alexkit.recipes.api import extract
 from alexkit.recipes.extraction import settle_batch_size
 from alexkit.recipes.options import FeaturesOptions
-from tests.conftest import photos_in
+from tests.conftest import Capsys, photos_in
 from tests.recipes.conftest import working_in
 
 NETWORK = ["--model", "squeezenet1_1", "--weights", "random"]
@@ -67,9 +67,7 @@ def test_views_are_an_axis_and_their_average_is_their_mean(extracted) -> None:
     assert (mean.provenance["average"], mean.provenance["pool"]) == ("features", "avg")
 
 
-def test_eval_judges_the_mean_of_the_views(
-    extracted, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_eval_judges_the_mean_of_the_views(extracted, capsys: Capsys) -> None:
     store = extracted("--layer", MAP, "--pool", "avg", "--views", "flip")
     store.close()
     capsys.readouterr()
@@ -79,7 +77,7 @@ def test_eval_judges_the_mean_of_the_views(
 
 
 def test_what_an_interrupted_file_was_made_with_is_named(
-    photos: Path, here: Path, capsys: pytest.CaptureFixture[str]
+    photos: Path, here: Path, capsys: Capsys
 ) -> None:
     first = ["--layer", MAP, "--pool", "avg", "--views", "flip"]
     command = ["features", str(photos), *NETWORK, "--out", "f.h5"]
@@ -114,7 +112,7 @@ def test_what_an_interrupted_file_was_made_with_is_named(
     ],
 )
 def test_wrong_words_are_told_and_nothing_is_written(
-    photos: Path, here: Path, capsys: pytest.CaptureFixture[str], words: list[str], told: str
+    photos: Path, here: Path, capsys: Capsys, words: list[str], told: str
 ) -> None:
     command = ["features", str(photos), *NETWORK, "--layer", MAP, *words]
     assert run([*command, "--out", "f.h5"]) == 2
@@ -122,7 +120,7 @@ def test_wrong_words_are_told_and_nothing_is_written(
     assert list(here.iterdir()) == []
 
 
-def test_layers_are_listed_without_data(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_layers_are_listed_without_data(here: Path, capsys: Capsys) -> None:
     words = ["--model", "alexnet-owt", "--list-layers", "--pool", "avg", "--views", "flip"]
     assert run(["features", *words, "--dtype", "float16", "--json"]) == 0
     result = json.loads(capsys.readouterr().out.splitlines()[-1])["result"]
@@ -148,7 +146,7 @@ def test_maps_in_another_order_are_not_pooled() -> None:
 
 
 def test_what_does_not_fit_is_refused_before_anything_is_written(
-    photos: Path, small_disk: Path, capsys: pytest.CaptureFixture[str]
+    photos: Path, small_disk: Path, capsys: Capsys
 ) -> None:
     words = ["features", str(photos), *NETWORK, "--layer", "features.0"]
     for out in (small_disk / "f.h5", small_disk / "run"):
@@ -163,7 +161,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(
 
 
 def test_the_first_batch_beyond_float16_stops_before_anything_is_written(
-    photos: Path, here: Path, capsys: pytest.CaptureFixture[str]
+    photos: Path, here: Path, capsys: Capsys
 ) -> None:
     backbone = load_any("squeezenet1_1", "random", seed=0)
     state = backbone.net.network.state_dict()

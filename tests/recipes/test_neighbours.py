@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from alexkit.cli.app import run
 from alexkit.features.store import FeatureStore
-from tests.conftest import photos_in
-from tests.recipes.conftest import working_in
+from tests.conftest import Capsys, photos_in
+from tests.recipes.conftest import Refused, ResultOf, working_in
 
 MODEL = ["--model", "squeezenet1_1", "--weights", "random"]
 
@@ -33,21 +31,14 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def said(capsys: pytest.CaptureFixture[str], words: Sequence[str], status: int = 0) -> Any:
-    """The result that ``--json`` tells, or the error's two lines."""
-    assert run([*words, "--json"]) == status, capsys.readouterr()
-    told = capsys.readouterr()
-    return told.err if status else json.loads(told.out.splitlines()[-1])["result"]
-
-
 @pytest.mark.parametrize("file", ["F.h5", "V.h5"])
 @pytest.mark.parametrize("metric", ["euclidean", "correlation"])
 def test_a_photo_of_the_file_is_nearest_to_itself(
-    place: Path, file: str, metric: str, capsys: pytest.CaptureFixture[str]
+    place: Path, file: str, metric: str, result_of: ResultOf
 ) -> None:
     with working_in(place):
         words = ["neighbours", "photos/ant/photo001.jpg", file, "--metric", metric]
-        told = said(capsys, [*words, "--count", "99"])
+        told = result_of([*words, "--count", "99"])
         with FeatureStore.open(place / file) as store:
             x = store.matrix("flatten").reshape(8, -1, 1000).mean(axis=1).astype(float)
             paths = [store.paths[row] for row in store.rows()]
@@ -68,10 +59,10 @@ def test_a_photo_of_the_file_is_nearest_to_itself(
 
 
 def test_a_folder_is_many_photos_and_a_bad_one_is_told(
-    place: Path, capsys: pytest.CaptureFixture[str]
+    place: Path, capsys: Capsys, result_of: ResultOf
 ) -> None:
     with working_in(place):
-        told = said(capsys, ["neighbours", "photos/bee", "F.h5", "--layer", "features"])
+        told = result_of(["neighbours", "photos/bee", "F.h5", "--layer", "features"])
         assert run(["neighbours", "photos/bee", "F.h5", "--quiet"]) == 0
     table = capsys.readouterr().out
     assert told["bad"] == 1
@@ -82,14 +73,14 @@ def test_a_folder_is_many_photos_and_a_bad_one_is_told(
 
 
 def test_what_was_found_as_a_file(
-    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    place: Path, tmp_path: Path, result_of: ResultOf, refused: Refused
 ) -> None:
     words = ["neighbours", "photos/bee", "F.h5", "--out"]
     with working_in(place):
-        told = said(capsys, [*words, str(tmp_path / "new" / "N.json")])
-        said(capsys, [*words, str(tmp_path / "N.csv")])
-        assert "exists" in said(capsys, [*words, str(tmp_path / "N.csv")], 2)
-        assert "end it in .csv or .json" in said(capsys, [*words, str(tmp_path / "N.txt")], 2)
+        told = result_of([*words, str(tmp_path / "new" / "N.json")])
+        result_of([*words, str(tmp_path / "N.csv")])
+        refused([*words, str(tmp_path / "N.csv")], 2, "exists")
+        refused([*words, str(tmp_path / "N.txt")], 2, "end it in .csv or .json")
     assert json.loads((tmp_path / "new" / "N.json").read_text()) == told
     with (tmp_path / "N.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -113,14 +104,7 @@ def test_what_was_found_as_a_file(
     ],
 )
 def test_what_cannot_be_searched_is_refused(
-    place: Path,
-    words: list[str],
-    status: int,
-    told: str,
-    capsys: pytest.CaptureFixture[str],
+    place: Path, words: list[str], status: int, told: str, refused: Refused
 ) -> None:
     with working_in(place):
-        assert run([*words, "--quiet"]) == status
-    error, hint = capsys.readouterr().err.splitlines()
-    assert told in error
-    assert hint.startswith("hint: ")
+        refused(words, status, told)

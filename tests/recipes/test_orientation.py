@@ -18,9 +18,10 @@ from alexkit.images.folder import open_folder
 from alexkit.images.preprocess import Preprocess
 from alexkit.recipes.orientation import like_imagenet, settle_exif
 from alexkit.recipes.run_dir import read_record
-from tests.conftest import photos_in, textured_rgb
+from tests.conftest import Capsys, photos_in, textured_rgb
 
-RANDOM = ["--weights", "random", "--model", "alexnet-owt"]
+RANDOM = ["--weights", "random", "--model", "resnet18"]
+TRAIN = ["train", "photos", "--model", "alexnet-bn", "--head", "gap"]
 TURN = 0x0112
 
 
@@ -97,8 +98,8 @@ def test_features_see_what_was_asked(photos: Path) -> None:
     [
         (["finetune", "photos", *RANDOM], [], True),
         (["finetune", "photos", *RANDOM], ["--exif", "ignore"], False),
-        (["train", "photos", "--model", "alexnet-owt"], [], False),
-        (["train", "photos", "--model", "alexnet-owt"], ["--exif", "apply"], True),
+        (TRAIN, [], False),
+        (TRAIN, ["--exif", "apply"], True),
     ],
 )
 def test_the_choice_travels_with_the_weights(
@@ -114,9 +115,7 @@ def test_the_choice_travels_with_the_weights(
 
 
 @pytest.mark.parametrize("made", ["ignore", "apply"])
-def test_a_pack_is_as_it_was_made(
-    made: str, photos: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_pack_is_as_it_was_made(made: str, photos: Path, capsys: Capsys) -> None:
     assert run(["pack", "photos", "--out", "x.pack", "--exif", made]) == 0
     words = ["finetune", "x.pack", *RANDOM, "--epochs", "1"]
     assert run([*words, "--out", "fitted"]) == 0
@@ -131,6 +130,6 @@ def test_a_pack_is_as_it_was_made(
     assert not Path("other").exists()
 
 
-def test_nonsense_is_refused(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_nonsense_is_refused(photos: Path, capsys: Capsys) -> None:
     assert run(["features", "photos", *RANDOM, "--exif", "maybe"]) == 2
     assert "maybe" in capsys.readouterr().err

@@ -23,8 +23,8 @@ from alexkit.images.opening import open_source
 from alexkit.images.pack import Status
 from alexkit.images.packed import open_pack
 from alexkit.recipes.run_dir import read_record
-from tests.conftest import photos_in, textured_rgb
-from tests.recipes.conftest import working_in
+from tests.conftest import Capsys, photos_in, textured_rgb
+from tests.recipes.conftest import Refused, ResultOf, working_in
 
 PROGRAM = "from alexkit.cli.app import program; program()"
 PHOTOS = 300
@@ -42,12 +42,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for keep in KINDS:
             assert run([*PACK, "--keep", keep, "--out", f"{keep}.pack"]) == 0
     return folder
-
-
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def stop_after(
@@ -77,13 +71,14 @@ def stop_after(
 
 
 @pytest.mark.parametrize("keep", KINDS)
-def test_killed_twice_the_file_is_byte_equal(
-    place: Path, keep: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_killed_twice_the_file_is_byte_equal(place: Path, keep: str, capsys: Capsys) -> None:
     out = f"killed-{keep}.pack"
     for rows in (0, 128):
         assert stop_after(rows, out, place, signal.SIGKILL, keep) == -signal.SIGKILL
         assert not (place / out).exists()
+        assert run(["info", str(place / f"{out}.partial")]) == 0
+        assert "the same command continues it" in capsys.readouterr().out
+        assert run(["info", str(place / f"{out}.partial"), "--verify"]) == 4
     with working_in(place):
         assert run([*PACK, "--keep", keep, "--out", out]) == 0
     assert "of it still to be written; " in capsys.readouterr().err
@@ -109,9 +104,7 @@ def test_labels_are_those_of_the_folder(place: Path, keep: str) -> None:
     ]
 
 
-def test_the_budget_is_said_first(
-    place: Path, here: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_budget_is_said_first(place: Path, here: Path, capsys: Capsys) -> None:
     assert run(["pack", str(place / "photos"), "--size", "32", "--out", "a.pack"]) == 0
     told = capsys.readouterr()
     _, budget, first_of_work, *_ = told.err.splitlines()
@@ -122,9 +115,7 @@ def test_the_budget_is_said_first(
     assert "32 × 32" in told.out
 
 
-def test_the_budget_of_jpeg_files_is_measured(
-    place: Path, here: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_budget_of_jpeg_files_is_measured(place: Path, here: Path, capsys: Capsys) -> None:
     words = ["pack", str(place / "photos"), "--size", "32", "--keep", "jpeg"]
     assert run([*words, "--quality", "80", "--out", "a.pack", "--json"]) == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
@@ -152,14 +143,11 @@ def test_without_out_there_is_a_run_folder(place: Path, here: Path) -> None:
 
 @pytest.mark.parametrize(("keep", "said"), [("pixels", "0.0593 GB"), ("jpeg", "about 0.0")])
 def test_a_full_disk_is_one_line_and_status_5(
-    place: Path, keep: str, said: str, small_disk: Path, capsys: pytest.CaptureFixture[str]
+    place: Path, keep: str, said: str, small_disk: Path, refused: Refused
 ) -> None:
     out = str(small_disk / "x.pack")
-    assert run(["pack", str(place / "photos"), "--keep", keep, "--out", out]) == 5
-    *_, error, hint = capsys.readouterr().err.splitlines()
-    assert error.startswith("error: ")
-    assert f"needs {said}" in error
-    assert hint.startswith("hint: free some space")
+    words = ["pack", str(place / "photos"), "--keep", keep, "--out", out]
+    refused(words, 5, f"needs {said}")
     assert list(small_disk.iterdir()) == []
 
 
@@ -178,14 +166,12 @@ def test_a_full_disk_is_one_line_and_status_5(
     ],
 )
 def test_wrong_input(
-    words: list[str], status: int, said: str, here: Path, capsys: pytest.CaptureFixture[str]
+    words: list[str], status: int, said: str, here: Path, refused: Refused
 ) -> None:
     (here / "bad").mkdir()
     for name in ("a.jpg", "b.jpg"):
         (here / "bad" / name).write_bytes(b"no image")
-    assert run(words) == status
-    *_, error, hint = capsys.readouterr().err.splitlines()
-    assert said in error + hint
+    refused(words, status, said)
     assert not list(here.glob("x.pack*"))
 
 
@@ -197,7 +183,7 @@ def test_strict_stops_at_the_first(place: Path, here: Path) -> None:
 
 
 def test_exif_is_obeyed_when_asked_and_what_reads_the_pack_knows(
-    here: Path, capsys: pytest.CaptureFixture[str]
+    here: Path, capsys: Capsys
 ) -> None:
     Path("photos").mkdir()
     exif = Image.Exif()
@@ -217,12 +203,9 @@ def test_exif_is_obeyed_when_asked_and_what_reads_the_pack_knows(
 
 class TestInfo:
     @pytest.mark.parametrize("keep", KINDS)
-    def test_says_what_it_is(
-        self, place: Path, keep: str, capsys: pytest.CaptureFixture[str]
-    ) -> None:
+    def test_says_what_it_is(self, place: Path, keep: str, result_of: ResultOf) -> None:
         path = place / f"{keep}.pack"
-        assert run(["info", str(path), "--verify", "--json"]) == 0
-        result = json.loads(capsys.readouterr().out.splitlines()[-1])["result"]
+        result = result_of(["info", str(path), "--verify"])
         facts = result[str(path)]
         assert facts["images"] == PHOTOS + 1
         assert facts["images unreadable"] == 1
@@ -241,7 +224,7 @@ class TestInfo:
 
     @pytest.mark.parametrize("keep", KINDS)
     def test_verify_finds_one_wrong_byte(
-        self, place: Path, keep: str, here: Path, capsys: pytest.CaptureFixture[str]
+        self, place: Path, keep: str, here: Path, capsys: Capsys
     ) -> None:
         data = bytearray((place / f"{keep}.pack").read_bytes())
         data[-1] ^= 1  # the last row's last pixel
@@ -249,13 +232,6 @@ class TestInfo:
         assert run(["info", "edited.pack"]) == 0
         assert run(["info", "edited.pack", "--verify"]) == 4
         assert "rows 256 to 300" in capsys.readouterr().err
-
-    def test_an_unfinished_one(self, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        stop_after(64, "U.pack", place, signal.SIGKILL)
-        partial = str(place / "U.pack.partial")
-        assert run(["info", partial]) == 0
-        assert "the same command continues it" in capsys.readouterr().out
-        assert run(["info", partial, "--verify"]) == 4
 
 
 @pytest.fixture(scope="module")
@@ -275,7 +251,16 @@ class TestInPlaceOfTheOriginals:
     def test_training_gives_the_same_weights(self, both: Path) -> None:
         with working_in(both):
             for data in ("photos", "photos.pack"):
-                words = ["train", data, "--model", "alexnet-bn", "--epochs", "1"]
+                words = [
+                    "train",
+                    data,
+                    "--model",
+                    "alexnet-bn",
+                    "--head",
+                    "gap",
+                    "--epochs",
+                    "1",
+                ]
                 assert run([*words, "--batch-size", "4", "--out", f"from-{data}"]) == 0
         one, other = (
             (both / f"from-{data}/weights/last.safetensors").read_bytes()
@@ -289,9 +274,7 @@ class TestInPlaceOfTheOriginals:
         assert ledgers[0] == ledgers[1]
         assert "broken.jpg" in ledgers[1]
 
-    def test_features_are_the_same(
-        self, both: Path, capsys: pytest.CaptureFixture[str]
-    ) -> None:
+    def test_features_are_the_same(self, both: Path, capsys: Capsys) -> None:
         random = ["--weights", "random", "--model", "alexnet-owt", "--layer", "pool5"]
         with working_in(both):
             for data in ("photos", "photos.pack"):
@@ -304,7 +287,7 @@ class TestInPlaceOfTheOriginals:
                 assert (b.paths, b.reasons) == (paths, reasons)
 
     def test_of_jpeg_files_they_are_near_and_that_is_said(
-        self, both: Path, capsys: pytest.CaptureFixture[str]
+        self, both: Path, capsys: Capsys
     ) -> None:
         random = ["--weights", "random", "--model", "alexnet-owt", "--layer", "pool5"]
         with working_in(both):
@@ -318,9 +301,7 @@ class TestInPlaceOfTheOriginals:
                 apart = np.linalg.norm(b.matrix("pool5") - one)
             assert 0 < apart < 0.2 * np.linalg.norm(one)
 
-    def test_other_pixels_are_warned_of(
-        self, both: Path, capsys: pytest.CaptureFixture[str]
-    ) -> None:
+    def test_other_pixels_are_warned_of(self, both: Path, capsys: Capsys) -> None:
         words = ["features", "photos.pack", "--weights", "random", "--layer", "pool5"]
         with working_in(both):
             assert run([*words, "--model", "bvlc-alexnet"]) == 0

@@ -22,7 +22,7 @@ from alexkit.images.preprocess import Preprocess
 from alexkit.models.records import describe
 from alexkit.models.weights import write_weights
 from alexkit.probes.saved import load_probe
-from tests.conftest import photos_in
+from tests.conftest import Capsys, photos_in
 from tests.recipes.conftest import working_in
 
 CLASSES = ("ant", "bee", "cat")
@@ -56,7 +56,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def said(capsys: pytest.CaptureFixture[str], words: Sequence[str], status: int = 0) -> Any:
+def said(capsys: Capsys, words: Sequence[str], status: int = 0) -> Any:
     """The result that ``--json`` tells, or the error's two lines."""
     assert run([*words, "--json"]) == status, capsys.readouterr()
     told = capsys.readouterr()
@@ -88,7 +88,7 @@ def by_name(prediction: dict[str, Any]) -> dict[str, float]:
 
 @pytest.mark.parametrize("weights", [["a"], ["b"], ["a", "b"]], ids=str)
 def test_probabilities_are_torchvisions_whatever_the_order_of_classes(
-    place: Path, weights: list[str], capsys: pytest.CaptureFixture[str]
+    place: Path, weights: list[str], capsys: Capsys
 ) -> None:
     words = [word for w in weights for word in ("--weights", f"{place}/{w}.safetensors")]
     result = said(capsys, ["predict", str(place / "photos"), *words])
@@ -103,9 +103,7 @@ def test_probabilities_are_torchvisions_whatever_the_order_of_classes(
     assert (result["top1"], result["top5"]) == (right / 9, 1.0)
 
 
-def test_validate_counts_what_predict_says(
-    place: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_validate_counts_what_predict_says(place: Path, capsys: Capsys) -> None:
     with working_in(place):
         words = ["photos", "--weights", "b.safetensors", "--weights", "a.safetensors"]
         result = said(capsys, ["validate", *words])
@@ -132,7 +130,7 @@ def test_validate_counts_what_predict_says(
 
 
 def test_a_bad_image_is_told_and_the_others_are_predicted(
-    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    place: Path, tmp_path: Path, capsys: Capsys
 ) -> None:
     broken = tmp_path / "broken.jpg"
     broken.write_text("no photo")
@@ -153,7 +151,7 @@ def test_a_bad_image_is_told_and_the_others_are_predicted(
 
 
 def test_patterns_lists_stdin_and_files_of_results(
-    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
+    place: Path, tmp_path: Path, capsys: Capsys, monkeypatch: Any
 ) -> None:
     paths = sorted((place / "photos/bee").glob("*.jpg"))
     words = ["--weights", str(place / "a.safetensors"), "--top", "2"]
@@ -179,7 +177,7 @@ def test_patterns_lists_stdin_and_files_of_results(
 
 
 def test_the_camera_is_obeyed_unless_told_otherwise(
-    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    place: Path, tmp_path: Path, capsys: Capsys
 ) -> None:
     image = Image.open(place / "photos/cat/photo001.jpg")
     tag = Image.Exif()
@@ -196,7 +194,7 @@ def test_the_camera_is_obeyed_unless_told_otherwise(
 
 class TestClassesByName:
     def test_a_class_the_network_does_not_know_is_refused(
-        self, place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+        self, place: Path, tmp_path: Path, capsys: Capsys
     ) -> None:
         photos_in(tmp_path / "d", {"ant": 1, "dog": 1, "cat": 1})
         words = ["--weights", str(place / "a.safetensors"), "--out", str(tmp_path / "run")]
@@ -205,7 +203,7 @@ class TestClassesByName:
         assert not (tmp_path / "run").exists()
 
     def test_weights_that_name_none_need_wordnet_ids_or_a_map(
-        self, place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+        self, place: Path, tmp_path: Path, capsys: Capsys
     ) -> None:
         plain = ["--weights", str(place / "plain.pth"), "--model", NET]
         with working_in(tmp_path):
@@ -239,7 +237,7 @@ class TestClassesByName:
             assert "names 2 classes, and" in said(capsys, words, 4)
 
     def test_networks_of_other_classes_are_no_ensemble(
-        self, place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+        self, place: Path, tmp_path: Path, capsys: Capsys
     ) -> None:
         two = tmp_path / "two.safetensors"
         told = describe(NET, ("ant", "bee"), Preprocess())
@@ -250,7 +248,7 @@ class TestClassesByName:
 
 
 def test_a_saved_probe_scores_as_its_features_did(
-    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    place: Path, tmp_path: Path, capsys: Capsys
 ) -> None:
     with working_in(tmp_path):
         words = ["--weights", str(place / "a.safetensors"), "--layer", "features"]

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -21,15 +22,16 @@ from PIL import Image
 from alexkit.cli.app import run
 from alexkit.features.layout import Status
 from alexkit.features.store import FeatureStore
-from tests.conftest import photos_in
+from tests.conftest import Capsys, photos_in
 from tests.recipes.conftest import working_in
 from tests.recipes.forked_ranks import play
 
 PROGRAM = "from alexkit.cli.app import main; main()"
 PHOTOS = 48
 FEATURES = [
-    *("features", "photos", "--weights", "random", "--model", "alexnet-owt", "--layer", "fc7"),
-    *("--layer", "pool5", "--views", "grid:2", "--batch-size", "4"),
+    *("features", "photos", "--weights", "random", "--model", "squeezenet1_1"),
+    *("--layer", "features.0", "--layer", "flatten", "--pool", "avg", "--views", "grid:2"),
+    *("--batch-size", "2"),
 ]
 OF_THE_RUN = {"ranks", "command_line", "started", "ended"}
 """What the provenance may tell of how the file came about."""
@@ -122,16 +124,14 @@ def test_two_ranks_make_the_file_of_one_process(place: Path) -> None:
         out, told = process.communicate(timeout=120)
     assert process.returncode == 0, told
     check_equal(place / "run/features.h5", place / "one.h5")
-    assert out.count("fc7") == 1, "only rank 0 shows the result"
+    assert out.count("flatten") == 1, "only rank 0 shows the result"
     ledger = (place / "run/bad_images.csv").read_text()
     assert [len(re.findall(f"photo{bad:03d}.jpg,", ledger)) for bad in (3, 6, 9, 12)] == [1] * 4
     left = {entry.name for entry in (place / "run").iterdir()}
     assert left == {"features.h5", "bad_images.csv", "report.html", "run.json", "state"}
 
 
-def test_a_dead_rank_is_named_and_its_rows_are_kept(
-    place: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_dead_rank_is_named_and_its_rows_are_kept(place: Path, capsys: Capsys) -> None:
     part = place / "killed.h5.part-1-of-2.partial"
     with torchrun([*FEATURES, "--out", "killed.h5"], place) as process:
         wait_for(part.exists)
@@ -155,13 +155,22 @@ def test_a_dead_rank_is_named_and_its_rows_are_kept(
     assert not list(place.glob("killed.h5.*"))
 
 
-def test_all_are_stopped_and_go_on(place: Path) -> None:
-    with torchrun([*FEATURES, "--out", "stopped.h5"], place) as process:
-        wait_for(lambda: rows_done(place / "stopped.h5.part-1-of-2.partial") >= 2)
-        process.send_signal(signal.SIGTERM)
-        _, told = process.communicate(timeout=60)
-    assert "is dead" not in told
-    assert told.count("error: stopped by SIGTERM") == 2
+@pytest.fixture(scope="module")
+def played(place: Path) -> list[dict[str, Any]]:
+    """Two processes of which one is told to stop, with one file and with parts; those with
+    parts are started again."""
+    virtual = [*FEATURES, "--merge", "virtual", "--out", "virtual.h5"]
+    stop = "{}.h5.part-1-of-2.partial".format
+    stopped = {"words": [*FEATURES, "--out", "stopped.h5"], "stop": stop("stopped")}
+    scenes = [stopped, {"words": virtual, "stop": stop("virtual")}, {"words": virtual}]
+    return play(place, [scene | {"world": 2} for scene in scenes])
+
+
+def test_all_are_stopped_and_go_on(place: Path, played: list[dict[str, Any]]) -> None:
+    for scene in played[:2]:
+        assert scene["ends"] == [130, 130], scene["told"]
+        assert "error: stopped by SIGTERM" in scene["told"][1]
+        assert "is dead" not in scene["told"][0]
     with working_in(place):
         assert run([*FEATURES, "--out", "stopped.h5"]) == 0
     check_equal(place / "stopped.h5", place / "one.h5")
@@ -170,22 +179,10 @@ def test_all_are_stopped_and_go_on(place: Path) -> None:
 
 
 def test_parts_that_stay_read_as_the_file_of_one_process(
-    place: Path, capsys: pytest.CaptureFixture[str]
+    place: Path, played: list[dict[str, Any]], capsys: Capsys
 ) -> None:
     words = [*FEATURES, "--merge", "virtual", "--out"]
-    stopped, again = play(
-        place,
-        [
-            {
-                "words": [*words, "virtual.h5"],
-                "world": 2,
-                "stop": "virtual.h5.part-1-of-2.partial",
-            },
-            {"words": [*words, "virtual.h5"], "world": 2},
-        ],
-    )
-    assert stopped["ends"] == [130, 130], stopped["told"]
-    assert again["ends"] == [0, 0], again["told"]
+    assert played[2]["ends"] == [0, 0], played[2]["told"]
     check_equal(place / "virtual.h5", place / "one.h5")
     with FeatureStore.open(place / "virtual.h5") as store:
         parts = store.parts
@@ -210,11 +207,9 @@ def test_parts_that_stay_read_as_the_file_of_one_process(
         assert list(place.glob("virtual.h5*")) == [place / "virtual.h5"]
 
 
-def test_one_process_has_nothing_to_merge(
-    place: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_one_process_has_nothing_to_merge(place: Path, capsys: Capsys) -> None:
     with working_in(place):
-        words = [*FEATURES[:6], "--layer", "pool5", "--merge", "virtual", "--out", "alone.h5"]
+        words = [*FEATURES[:6], "--layer", "flatten", "--merge", "virtual", "--out", "alone.h5"]
         assert run(words) == 0
         assert "nothing to merge" in capsys.readouterr().err
         with FeatureStore.open(place / "alone.h5") as store:

@@ -13,7 +13,8 @@ from alexkit.features.store import FeatureStore
 from alexkit.recipes.looking import candidates, draw_queries, sampled, spread_out
 from alexkit.recipes.pages import BRIEF
 from alexkit.recipes.reporting import REPORT, report_at_the_end
-from tests.recipes.conftest import working_in
+from tests.conftest import Capsys
+from tests.recipes.conftest import Refused, ResultOf, working_in
 
 
 @pytest.fixture
@@ -33,14 +34,13 @@ def test_every_run_has_its_page(four_lines: Path) -> None:
 
 
 def test_a_page_is_made_again_with_its_plots(
-    four_lines: Path, runs: Path, capsys: pytest.CaptureFixture[str]
+    four_lines: Path, runs: Path, result_of: ResultOf
 ) -> None:
     for name in ("features", "eval", "train"):
         folder = runs / f"{name}-001"
         (folder / REPORT).unlink()
         with working_in(four_lines):
-            assert run(["report", str(folder), "--json"]) == 0
-        files = json.loads(capsys.readouterr().out.splitlines()[-1])["result"]["files"]
+            files = result_of(["report", str(folder)])["files"]
         assert files[0] == str(folder / REPORT)
         kinds = {Path(file).suffix for file in files[1:]}
         assert kinds == {".png", ".svg"}
@@ -70,9 +70,7 @@ def test_several_runs_side_by_side(four_lines: Path, runs: Path) -> None:
         assert told in html, told
 
 
-def test_kernels_of_the_two_towers(
-    four_lines: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_kernels_of_the_two_towers(four_lines: Path, tmp_path: Path, capsys: Capsys) -> None:
     with working_in(four_lines):
         out = tmp_path / "k.svg"
         assert run(["report", "runs/train-001", "--figure", "kernels", "--out", str(out)]) == 0
@@ -110,23 +108,13 @@ def test_neighbours_as_the_paper_shows_them(four_lines: Path, tmp_path: Path) ->
     ],
 )
 def test_what_is_refused(
-    words: list[str],
-    status: int,
-    told: str,
-    four_lines: Path,
-    capsys: pytest.CaptureFixture[str],
+    words: list[str], status: int, told: str, four_lines: Path, refused: Refused
 ) -> None:
     with working_in(four_lines):
-        assert run(["report", *words]) == status
-    error, hint = capsys.readouterr().err.splitlines()[-2:]
-    assert error.startswith("error: ")
-    assert told in error + hint
-    assert hint.startswith("hint: ")
+        refused(["report", *words], status, told)
 
 
-def test_damaged_files_of_a_run_are_told(
-    runs: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_damaged_files_of_a_run_are_told(runs: Path, capsys: Capsys) -> None:
     (runs / "train-001" / "metrics.csv").write_text("epoch,loss\n1,x\n")
     (runs / "eval-001" / "eval.json").write_text('{"results": [')
     for name in ("train", "eval"):

@@ -25,7 +25,7 @@ from alexkit.recipes.run_dir import Remembering, RunDir, read_record
 from alexkit.recipes.train import make_plan
 from alexkit.training.checkpoint import SaveRule
 from alexkit.training.loop import Prepare
-from tests.conftest import photos_in
+from tests.conftest import Capsys, photos_in
 from tests.recipes.conftest import working_in
 
 # Averaged weights, rising resolution, dropout, running statistics: all must be continued.
@@ -53,7 +53,7 @@ def whole(place: Path) -> list[str]:
 
 
 def test_a_run_in_slices_of_no_time_ends_with_the_same_weights(
-    place: Path, whole: list[str], capsys: pytest.CaptureFixture[str]
+    place: Path, whole: list[str], capsys: Capsys
 ) -> None:
     with working_in(place):
         for _ in range(3):
@@ -67,7 +67,7 @@ def test_a_run_in_slices_of_no_time_ends_with_the_same_weights(
 
 
 def test_a_checkpoint_cut_by_hand_is_told_and_the_one_before_is_used(
-    place: Path, whole: list[str], capsys: pytest.CaptureFixture[str]
+    place: Path, whole: list[str], capsys: Capsys
 ) -> None:
     with working_in(place):
         for _ in range(2):
@@ -188,7 +188,7 @@ def test_a_disk_that_fills_up_in_mid_run_loses_nothing(
 
 
 def test_a_disk_without_room_is_told_before_the_run(
-    place: Path, small_disk: Path, capsys: pytest.CaptureFixture[str]
+    place: Path, small_disk: Path, capsys: Capsys
 ) -> None:
     with working_in(place):
         assert run([*TRAIN, "--out", str(small_disk / "run")]) == 5

@@ -17,7 +17,8 @@ from alexkit.features.layout import Status
 from alexkit.features.store import FeatureStore
 from alexkit.recipes import sift_fv
 from alexkit.recipes.options import FeaturesOptions
-from tests.conftest import photos_in, textured_rgb
+from tests.conftest import Capsys, photos_in, textured_rgb
+from tests.recipes.conftest import Refused
 
 pytest.importorskip("skimage.feature", reason="the extra sift is not installed")
 
@@ -124,24 +125,18 @@ CASES = [
 
 
 @pytest.mark.parametrize(("words", "status", "told"), CASES)
-def test_bad_input(
-    words: list[str], status: int, told: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_bad_input(words: list[str], status: int, told: str, refused: Refused) -> None:
     for folder in ("only-flat/ant", "only-flat/bee"):
         Path(folder).mkdir(parents=True)
         Image.new("RGB", (50, 50), "white").save(Path(folder) / "a.png")
     photos_in(Path("test-only"), {"test/ant": 1, "test/bee": 1})
-    assert run(words) == status
-    error = capsys.readouterr().err.splitlines()[-2:]
-    assert error[0].startswith("error: ")
-    assert error[1].startswith("hint: ")
-    assert told in "\n".join(error)
+    refused(words, status, told)
     if "--strict" not in words:  # which met the bad image after some good ones
         assert not list(Path().rglob("*.h5*")), "no file is left that nothing is in"
 
 
 def test_a_missing_package_is_told_before_anything_is_made(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: Capsys
 ) -> None:
     monkeypatch.setitem(sys.modules, "skimage.feature", None)
     assert run(COMMAND) == 2
@@ -177,7 +172,7 @@ def test_a_killed_run_goes_on_with_its_codebook(photos: Path, tmp_path: Path) ->
         np.testing.assert_array_equal(a.status, b.status)
 
 
-def test_eval_and_info_read_it(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_eval_and_info_read_it(photos: Path, capsys: Capsys) -> None:
     assert run([*COMMAND, "--out", "f.h5"]) == 0
     assert run(["eval", "f.h5", "--out", "judged"]) == 0
     assert run(["info", "f.h5"]) == 0

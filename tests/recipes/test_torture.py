@@ -16,6 +16,7 @@ from alexkit.cli.app import run
 from alexkit.features.layout import Status
 from alexkit.features.store import FeatureStore
 from alexkit.recipes.ledger import USED
+from tests.conftest import Capsys
 
 DECODED, REPAIRED, LEDGERED = "decoded", "repaired", "ledgered"
 
@@ -83,7 +84,7 @@ def test_features_give_every_file_a_row_or_a_reason(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    words = ["--weights", "random", "--model", "alexnet-owt", "--layer", "pool5"]
+    words = ["--weights", "random", "--model", "squeezenet1_1", "--layer", "flatten"]
     torture = str(real_data / "torture")
     assert run(["features", torture, *words, "--exif", "apply", "--batch-size", "16"]) == 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -98,6 +99,6 @@ def test_features_give_every_file_a_row_or_a_reason(
     assert used == {name for name, outcome in told.items() if outcome == REPAIRED}
 
 
-def test_strict_stops_at_the_first(real_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_strict_stops_at_the_first(real_data: Path, capsys: Capsys) -> None:
     assert run(["check", str(real_data / "torture"), "--strict"]) == 3
     assert "leave out --strict" in capsys.readouterr().err.splitlines()[-1]

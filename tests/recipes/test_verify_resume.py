@@ -10,11 +10,11 @@ from alexkit.cli.app import run
 from alexkit.errors import FileMismatch
 from alexkit.recipes import verify_resume
 from alexkit.recipes.options import TrainOptions, from_values
-from tests.conftest import photos_in
+from tests.conftest import Capsys, photos_in
 from tests.recipes.conftest import working_in
 
 
-def test_the_verdict_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_verdict_is_one_line(tmp_path: Path, capsys: Capsys) -> None:
     photos_in(tmp_path / "photos", {"train/ant": 9, "train/bee": 9, "val/ant": 2, "val/bee": 2})
     words = ["train", "photos", "--model", "alexnet-bn", "--head", "gap", "--verify-resume"]
     with working_in(tmp_path):

@@ -1,4 +1,4 @@
-"""What every process of ``test_parallel.py`` does: ten steps of each network and placement.
+"""What every process of ``test_parallel.py`` does: eight steps of each network and placement.
 
 ``ranks_worker FOLDER WORLD,MODEL:PLACEMENT,… …`` runs each group in WORLD processes; rank 0
 writes the weights after the last step, the losses and the bytes it sent to
@@ -38,7 +38,7 @@ from alexkit.training.optim import load_optimizer_state, make_optimizer, optimiz
 from alexkit.training.parallel import Data, join, leave
 from alexkit.training.placement import Placement, Towers
 
-STEPS = 10
+STEPS = 8
 BATCH = 6
 CLASSES = 5
 WIDTH = 24
