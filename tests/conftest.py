@@ -5,14 +5,19 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 from PIL import Image
+
+from alexkit.choices import FeatureDtype
+from alexkit.features.layout import RowTable, Status
+from alexkit.features.store import FeatureStore
 
 MakeFolder = Callable[[Path, Mapping[str, int]], Path]
 Capsys = pytest.CaptureFixture[str]
@@ -48,6 +53,45 @@ def photos_in(root: Path, counts: Mapping[str, int]) -> Path:
             image = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
             image.save(place / f"photo{i:03d}.jpg", quality=90)
     return root
+
+
+def feature_file(
+    path: Path,
+    layers: Mapping[str, npt.NDArray[Any]],
+    *,
+    paths: Sequence[str] | None = None,
+    labels: Sequence[int] | None = None,
+    splits: Sequence[int] | None = None,
+    classes: tuple[str, ...] = (),
+    bad: Mapping[int, str] | None = None,
+    dtype: FeatureDtype = FeatureDtype.FLOAT32,
+    provenance: Mapping[str, Any] | None = None,
+) -> Path:
+    """Writes a finished feature file of layers, name -> (N, …), and returns its path.
+
+    Rows are called img000.jpg and so on, have no label and no split; ``bad`` are those that
+    cannot be read, with the reason.
+    """
+    count, bad = len(next(iter(layers.values()))), bad or {}
+    rows = RowTable(
+        tuple(paths or (f"img{row:03d}.jpg" for row in range(count))),
+        np.array([-1] * count if labels is None else labels, np.int32),
+        np.array([0] * count if splits is None else splits, np.uint8),
+    )
+    with FeatureStore.create(
+        path,
+        rows=rows,
+        classes=classes,
+        layers={name: values.shape[1:] for name, values in layers.items()},
+        dtype=dtype,
+        provenance={"fingerprint": {}, **(provenance or {})},
+    ) as writer:
+        good = np.setdiff1d(np.arange(count), list(bad))
+        writer.append(good, {k: v[good].astype(dtype.value) for k, v in layers.items()})
+        for row, reason in bad.items():
+            writer.mark(row, Status.UNREADABLE, reason)
+        writer.finish()
+    return path
 
 
 @pytest.fixture

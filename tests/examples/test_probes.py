@@ -8,25 +8,15 @@ from typing import Any
 import numpy as np
 from joblib import parallel_config
 
-from alexkit.choices import FeatureDtype
-from alexkit.features.layout import RowTable
-from alexkit.features.store import FeatureStore
+from tests.conftest import feature_file
 
 
 def test_every_size_is_measured_and_drawn(tmp_path: Path, benchmark: Any) -> None:
     labels = (np.arange(60) % 2).astype(np.int32)
     values = np.random.default_rng(0).normal(size=(60, 30)).astype(np.float32)
     values[labels == 1] += 0.5
-    with FeatureStore.create(
-        tmp_path / "F.h5",
-        rows=RowTable(tuple(f"{i}.jpg" for i in range(60)), labels, np.ones(60, np.uint8)),
-        classes=("ants", "bees"),
-        layers={"fc7": (30,)},
-        dtype=FeatureDtype.FLOAT32,
-        provenance={"fingerprint": {}},
-    ) as writer:
-        writer.append(np.arange(60), {"fc7": values})
-        writer.finish()
+    rows = {"labels": labels, "splits": np.ones(60), "classes": ("ants", "bees")}
+    feature_file(tmp_path / "F.h5", {"fc7": values}, **rows)
     words = "F.h5 --layer fc7 --rows 60 40 --columns 30 10 --classes 4 --folds 2 --grid"
     with parallel_config("threading"):  # processes would take longer to start than to work
         result, told = benchmark("probes.py", f"{words} --rounds 1 --plot o.png")

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from alexkit.choices import FeatureDtype
-from alexkit.features.layout import RowTable, Status
 from alexkit.features.store import FeatureStore
+from tests.conftest import feature_file
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
@@ -19,25 +19,16 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 def features(folder: Path, dtype: FeatureDtype, name: str = "bees") -> Path:
     """Seven rows of a layer of maps, the fourth without features."""
     values = np.random.default_rng(1).normal(size=(7, 3, 2, 4)).astype(dtype.value)
-    rows = RowTable(
-        tuple(f"{name}/{row}.jpg" for row in range(7)),
-        np.array([0, 1, 1, 0, 1, -1, 1], np.int32),
-        np.ones(7, np.uint8),
-    )
-    path = folder / "F.h5"
-    with FeatureStore.create(
-        path,
-        rows=rows,
+    return feature_file(
+        folder / "F.h5",
+        {"conv5": values},
+        paths=[f"{name}/{row}.jpg" for row in range(7)],
+        labels=[0, 1, 1, 0, 1, -1, 1],
+        splits=[1] * 7,
         classes=("ants", name),
-        layers={"conv5": (3, 2, 4)},
+        bad={3: "größer than a file can be"},
         dtype=dtype,
-        provenance={"fingerprint": {}},
-    ) as writer:
-        good = np.array([0, 1, 2, 4, 5, 6])
-        writer.append(good, {"conv5": values[good]})
-        writer.mark(3, Status.UNREADABLE, "größer than a file can be")
-        writer.finish()
-    return path
+    )
 
 
 def octave(code: str) -> str:

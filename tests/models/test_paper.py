@@ -13,6 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from alexkit.models.division import Division
 from alexkit.models.layered import LayeredNet, initialise, joined
 from alexkit.models.paper import Tower, TwoTowerAlexNet, dropped
+from tests.models.conftest import lively
 
 LOG = logging.getLogger(__name__)  # figures: pytest --log-cli-level=INFO
 
@@ -76,8 +77,14 @@ def net(make_net) -> LayeredNet:
 @pytest.fixture(scope="module")
 def wide_net(make_net) -> LayeredNet:
     """In float64: in float32, two sums of one convolution differ in the last bits, and now and
-    then that turns which pixel a pooling takes, and with it a whole gradient."""
-    return make_net("alexnet").double()
+    then that turns which pixel a pooling takes, and with it a whole gradient. A tower's fc6 and
+    fc7 have 64 units each: products with the paper's 2,048 would take most of the time."""
+    net = make_net("alexnet")
+    for tower in net.towers:
+        tower.fc6, tower.fc7 = nn.Linear(9216, 64), nn.Linear(128, 64)
+    net.fc8 = nn.Linear(128, 1000)
+    lively(net, 0)
+    return net.double()
 
 
 def test_every_layer_equals_the_grouped_network(net, make_images, difference) -> None:

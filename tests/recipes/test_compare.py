@@ -13,12 +13,9 @@ import pytest
 from scipy.spatial.distance import pdist
 from scipy.stats import spearmanr
 
-from alexkit.choices import FeatureDtype
 from alexkit.cli.app import run
-from alexkit.features.layout import RowTable, Status
-from alexkit.features.store import FeatureStore
 from alexkit.recipes import compare
-from tests.conftest import Capsys
+from tests.conftest import Capsys, feature_file
 from tests.recipes.conftest import Refused
 
 Make = Callable[..., Path]
@@ -43,24 +40,13 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
         views: int = 0,
     ) -> Path:
         order = np.arange(len(next(iter(layers.values())))) if order is None else order
-        labels = np.full(order.size, -1, np.int32)
-        paths = tuple(f"img{row:03d}.jpg" for row in order)
-        provenance = {"fingerprint": {}} | ({"stored_views": views} if views else {})
-        layers = {k: v[order].astype(np.float32) for k, v in layers.items()}
-        writer = FeatureStore.create(
+        feature_file(
             tmp_path / name,
-            rows=RowTable(paths, labels, np.zeros(order.size, np.uint8)),
-            classes=(),
-            layers={k: v.shape[1:] for k, v in layers.items()},
-            dtype=FeatureDtype.FLOAT32,
-            provenance=provenance,
+            {k: v[order] for k, v in layers.items()},
+            paths=[f"img{row:03d}.jpg" for row in order],
+            bad=dict.fromkeys(bad, "truncated"),
+            provenance={"stored_views": views} if views else {},
         )
-        with writer:
-            good = np.array([r for r in range(order.size) if r not in bad], np.int64)
-            writer.append(good, {k: v[good] for k, v in layers.items()})
-            for row in bad:
-                writer.mark(row, Status.UNREADABLE, "cut short")
-            writer.finish({})
         return Path(name)
 
     return make

@@ -15,16 +15,15 @@ import pytest
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.svm import LinearSVC
 
-from alexkit.choices import FeatureDtype, Protocol
+from alexkit.choices import Protocol
 from alexkit.cli.app import run
 from alexkit.errors import OutputExists
 from alexkit.events import Event, Note, Saved, silent
-from alexkit.features.layout import RowTable, Status
 from alexkit.features.store import FeatureStore
 from alexkit.probes.saved import load_probe
 from alexkit.recipes import eval_rows, evaluate
 from alexkit.recipes.options import EvalOptions
-from tests.conftest import Capsys
+from tests.conftest import Capsys, feature_file
 from tests.recipes.conftest import Refused
 
 Make = Callable[..., Path]
@@ -74,27 +73,10 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
         layers = {"fc6": x, "fc7": x[:, :80] ** 1.5} if values is None else values(x)
         if views:
             layers = {k: np.stack([v - 1, v + 3], axis=1) for k, v in layers.items()}
-        rows = RowTable(
-            tuple(paths or (f"img{row:03d}.jpg" for row in range(n))),
-            y.astype(np.int32),
-            np.zeros(n, np.uint8) if splits is None else np.array(splits, np.uint8),
-        )
-        provenance = {"fingerprint": {}, "model": "alexnet", "weights": {"sha256": "a1b2"}}
-        writer = FeatureStore.create(
-            tmp_path / name,
-            rows=rows,
-            classes=CLASSES,
-            layers={k: v.shape[1:] for k, v in layers.items()},
-            dtype=FeatureDtype.FLOAT32,
-            provenance=provenance | ({"stored_views": 2} if views else {}),
-        )
-        with writer:
-            for row, reason in (bad or {}).items():
-                writer.mark(row, Status.UNREADABLE, reason)
-            good = np.setdiff1d(np.arange(n), list(bad or {}))
-            found = {k: v[good].astype(np.float32) for k, v in layers.items()}
-            writer.append(good, found)
-            writer.finish()
+        told = {"model": "alexnet", "weights": {"sha256": "a1b2"}}
+        told |= {"stored_views": 2} if views else {}
+        named = {"paths": paths, "labels": y, "splits": splits, "classes": CLASSES}
+        feature_file(tmp_path / name, layers, **named, bad=bad, provenance=told)
         return Path(name)
 
     return make

@@ -1,8 +1,9 @@
 """Every command line of README and manual is run, on small photos under the names it uses.
 
 What :mod:`tests.test_docs` parses is typed here. A name stands for what it is in the manual: W
-for weights without a classifier, RUN for a run folder. A fit is one epoch, which is all that is
-changed. Transcripts are run where they are compared.
+for weights without a classifier, RUN for a run folder. A fit is one epoch, and ``train`` takes
+a small network where no recipe is named, which is all that is changed. Transcripts are run
+where they are compared.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ STANDS_FOR = {
 }
 # The head that --freeze fc8 solves at once has no epochs.
 ONE_EPOCH = {"train": ["--epochs", "1"], "finetune": ["--epochs", "1"]}
+SMALL = ["--model", "alexnet-bn", "--head", "gap"]
+"""For ``train`` where a line names no recipe; ``alexnet`` is trained by the four lines."""
 FIRST = ("finetune", "train", "features", "pack")
 """Commands that leave what others begin with."""
 ELSEWHERE = ("demo", "sift-fv")
@@ -62,10 +65,13 @@ def lines() -> list[list[str]]:
     def when(words: tuple[str, ...]) -> tuple[int, bool, tuple[str, ...]]:
         return place.get(words[0], len(FIRST)), words[1].startswith("-"), words
 
-    order = sorted(found - shown, key=when)
     return [
-        [*words, *([] if "--freeze" in words else ONE_EPOCH.get(words[0], []))]
-        for words in order
+        [
+            *words,
+            *([] if "--freeze" in words else ONE_EPOCH.get(words[0], [])),
+            *(SMALL if words[0] == "train" and "--recipe" not in words else []),
+        ]
+        for words in sorted(found - shown, key=when)
     ]
 
 
