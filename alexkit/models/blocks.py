@@ -188,6 +188,8 @@ class Conv2d(nn.Conv2d):
         way, and of a graph that is recorded it would become a part. It keeps as many threads
         as the first to call it had, so that it is called only where that is one, as in the
         streams of :mod:`alexkit.features.streams`."""
+        if torch.compiler.is_compiling():  # first: a question may fix what it asks about
+            return False
         return (
             x.device.type == "cpu"
             and x.dtype == torch.float32
@@ -197,7 +199,6 @@ class Conv2d(nn.Conv2d):
             and torch.backends.cpu.get_cpu_capability() == "AVX2"
             and torch.backends.nnpack.is_available()  # type: ignore[no-untyped-call]
             and not torch.is_autocast_enabled("cpu")
-            and not torch.compiler.is_compiling()
         )
 
 

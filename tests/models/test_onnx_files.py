@@ -38,6 +38,8 @@ def test_biases_of_zero_are_read_again(make_net, tmp_path: Path, name: str) -> N
         net.fc8.bias.zero_()
         net.conv3.bias.zero_()
     path = written(tmp_path / "net.onnx", name, net, SPECS[name].preprocess)
+    graph = pytest.importorskip("onnx").load(path).graph
+    assert graph.input[0].type.tensor_type.shape.dim[0].dim_param, "of any number of images"
     again = load_backbone(None, path, seed=0)
     assert (again.name, again.classes) == (name, ("ant", "bee"))
     want = net.canonical_state_dict()

@@ -40,8 +40,9 @@ SMALL = ["--model", "alexnet-bn", "--head", "gap"]
 """For ``train`` where a line names no recipe; ``alexnet`` is trained by the four lines."""
 FIRST = ("finetune", "train", "features", "pack")
 """Commands that leave what others begin with."""
-ELSEWHERE = ("demo", "sift-fv")
-"""Minutes long, and run by ``.ci/run``; half a minute, and run by ``test_sift_fv``."""
+ELSEWHERE = ("demo", "sift-fv", "cuda")
+"""Minutes long, and run by ``.ci/run``; half a minute, and run by ``test_sift_fv``; of a GPU,
+which may not be there."""
 
 
 def stands_for(words: list[str]) -> Iterator[str]:
