@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from alexkit.choices import FeatureDtype
-from alexkit.features.layout import RowTable, Status
+from alexkit.features.layout import Plan, RowTable, Status
 from alexkit.features.store import FeatureStore
 
 MakeFolder = Callable[[Path, Mapping[str, int]], Path]
@@ -78,14 +78,9 @@ def feature_file(
         np.array([-1] * count if labels is None else labels, np.int32),
         np.array([0] * count if splits is None else splits, np.uint8),
     )
-    with FeatureStore.create(
-        path,
-        rows=rows,
-        classes=classes,
-        layers={name: values.shape[1:] for name, values in layers.items()},
-        dtype=dtype,
-        provenance={"fingerprint": {}, **(provenance or {})},
-    ) as writer:
+    shapes = {name: values.shape[1:] for name, values in layers.items()}
+    plan = Plan(rows, classes, shapes, dtype, {"fingerprint": {}, **(provenance or {})})
+    with FeatureStore.create(path, plan) as writer:
         good = np.setdiff1d(np.arange(count), list(bad))
         writer.append(good, {k: v[good].astype(dtype.value) for k, v in layers.items()})
         for row, reason in bad.items():

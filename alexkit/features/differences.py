@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from alexkit.features.layout import Plan, stored_text
+from alexkit.features.layout import Plan
+from alexkit.images.source import stored_text
 
 if TYPE_CHECKING:
     from alexkit.features.store import FeatureStore

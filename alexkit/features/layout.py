@@ -33,7 +33,7 @@ from alexkit.choices import FeatureDtype
 from alexkit.errors import OutOfSpace
 from alexkit.features.seal import Extents, extents_of
 from alexkit.images.hollow import HollowFile
-from alexkit.images.source import SPLITS, ImageSource, split_words
+from alexkit.images.source import SPLITS, ImageSource, split_words, stored_text
 from alexkit.whole_file import partial_path, whole_file, writing
 
 FORMAT = "alexkit/features"
@@ -107,12 +107,6 @@ class RowTable:
     splits: npt.NDArray[np.uint8]
     numbers: npt.NDArray[np.int64] | None = None
 
-    @classmethod
-    def of(cls, source: ImageSource) -> RowTable:
-        """All rows of a source, in its order."""
-        paths = tuple(source.record(row).path for row in range(len(source)))
-        return cls(paths, source.labels, source.splits)
-
     def __len__(self) -> int:
         return len(self.paths)
 
@@ -136,6 +130,19 @@ class Plan:
     dtype: FeatureDtype
     provenance: Mapping[str, Any]
 
+    @classmethod
+    def of(
+        cls,
+        source: ImageSource,
+        layers: Mapping[str, tuple[int, ...]],
+        dtype: FeatureDtype,
+        provenance: Mapping[str, Any],
+    ) -> Plan:
+        """All rows of a source, in its order."""
+        paths = tuple(source.record(row).path for row in range(len(source)))
+        rows = RowTable(paths, source.labels, source.splits)
+        return cls(rows, tuple(source.classes), layers, dtype, provenance)
+
     def __post_init__(self) -> None:
         assert len(self.rows) > 0
         assert len(self.rows) == len(self.rows.labels) == len(self.rows.splits)
@@ -149,15 +156,6 @@ class Plan:
         """Bytes of all the features."""
         a_row = sum(int(np.prod(shape)) for shape in self.layers.values())
         return len(self.rows) * a_row * DTYPES[self.dtype].itemsize
-
-
-def stored_text(text: str) -> str:
-    r"""``text`` as HDF5 can hold it.
-
-    A byte of a path that is not UTF-8 (Python has it as a lone surrogate ``U+DCxx``) becomes
-    ``\udcxx``, and NUL ``\x00``: any reader gets valid UTF-8, and people see which byte it is.
-    """
-    return text.encode("utf-8", "backslashreplace").decode("utf-8").replace("\0", "\\x00")
 
 
 def stored_reason(text: str) -> bytes:

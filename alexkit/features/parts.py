@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -89,22 +90,11 @@ class PartWriter:
     """
 
     def __init__(self, path: Path, plan: Plan, numbers: Rows) -> None:
-        paths, rows = plan.rows.paths, plan.rows
         self._numbers = numbers
-        self._writer = FeatureStore.create(
-            path,
-            rows=RowTable(
-                tuple(paths[row] for row in numbers.tolist()),
-                rows.labels[numbers],
-                rows.splits[numbers],
-                numbers,
-            ),
-            classes=plan.classes,
-            layers=plan.layers,
-            dtype=plan.dtype,
-            provenance=plan.provenance,
-            overwrite=True,
-        )
+        rows = plan.rows
+        paths = tuple(rows.paths[row] for row in numbers.tolist())
+        table = RowTable(paths, rows.labels[numbers], rows.splits[numbers], numbers)
+        self._writer = FeatureStore.create(path, replace(plan, rows=table), overwrite=True)
         self.partial = self._writer.partial
 
     def __enter__(self) -> PartWriter:

@@ -6,7 +6,7 @@ that a file larger than the memory can be used.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from alexkit.choices import Compress, FeatureDtype, Split
+from alexkit.choices import Compress, Split
 from alexkit.errors import (
     DamagedFile,
     DataError,
@@ -41,7 +41,6 @@ from alexkit.features.layout import (
     STATUS,
     STATUS_DTYPE,
     Plan,
-    RowTable,
     Status,
     write_skeleton,
 )
@@ -127,12 +126,8 @@ class FeatureStore:
     def create(
         cls,
         path: Path,
+        plan: Plan,
         *,
-        rows: RowTable,
-        classes: Sequence[str],
-        layers: Mapping[str, tuple[int, ...]],
-        dtype: FeatureDtype,
-        provenance: Mapping[str, Any],
         compress: Compress = Compress.NONE,
         overwrite: bool = False,
     ) -> FeatureWriter:
@@ -140,8 +135,7 @@ class FeatureStore:
 
         Args:
             path: the file to be; until :meth:`FeatureWriter.finish` it is ``<path>.partial``.
-            rows, classes, layers, dtype, provenance: see
-                :class:`alexkit.features.layout.Plan`.
+            plan: what it is to hold.
             compress: what :meth:`FeatureWriter.finish` does to the file; until then it is
                 not compressed.
             overwrite: a finished file may be replaced (when the new one is complete), and an
@@ -155,7 +149,6 @@ class FeatureStore:
             DamagedFile: the interrupted file is damaged.
             OutOfSpace: the disk is full, read-only, or not ours to write.
         """
-        plan = Plan(rows, tuple(classes), layers, FeatureDtype(dtype), provenance)
         if path.is_file():
             _drop_leftover(path)
         check_free(path, overwrite)

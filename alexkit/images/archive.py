@@ -83,10 +83,6 @@ class ArchiveSource(LabelledRows):
             )
         return self._bytes(part, size, int(part.index.offsets[at]))
 
-    def sizes(self) -> npt.NDArray[np.int64]:
-        """(N) int64: bytes of each image."""
-        return np.concatenate([part.index.sizes[part.rows] for part in self.parts])
-
     def end(self, row: int, count: int) -> bytes:
         """The last ``count`` bytes of an image, or all of a shorter one.
 

@@ -8,9 +8,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
 from alexkit.choices import Split
 from alexkit.errors import DataError, UnreadableImage
 from alexkit.images.limits import MAX_FILE_BYTES
@@ -76,12 +73,12 @@ class FileSource(LabelledRows):
 
     def files(self) -> Iterator[tuple[bytes, int]]:
         """Path and size of each row: seconds for a million files."""
-        for row, path in enumerate(self.paths):
-            yield path.encode("utf-8", "surrogateescape"), self._size(row)
-
-    def sizes(self) -> npt.NDArray[np.int64]:
-        """(N) int64: bytes of each file; -1 where it is missing."""
-        return np.fromiter(map(self._size, range(len(self))), np.int64, len(self))
+        for path in self.paths:
+            try:
+                size = os.stat(os.path.join(self.place, path)).st_size
+            except OSError:
+                size = -1
+            yield path.encode("utf-8", "surrogateescape"), size
 
     def end(self, row: int, count: int) -> bytes:
         """The last ``count`` bytes of a file, or all of a shorter one.
@@ -90,12 +87,6 @@ class FileSource(LabelledRows):
             UnreadableImage: see :func:`read_file`.
         """
         return read_file(self._path(row), last=count)
-
-    def _size(self, row: int) -> int:
-        try:
-            return os.stat(self._path(row)).st_size
-        except OSError:
-            return -1
 
     def _path(self, row: int) -> str:
         return os.path.join(self.place, self.paths[row])

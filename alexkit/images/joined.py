@@ -35,14 +35,6 @@ class JoinedSource(LabelledRows):
         """The image's bytes; raises what the part raises."""
         return self.parts[int(self.which[row])].read(int(self.at[row]))
 
-    def sizes(self) -> npt.NDArray[np.int64]:
-        """(N) int64: bytes of each image; -1 where it is missing."""
-        found = np.zeros(len(self), np.int64)
-        for number, part in enumerate(self.parts):
-            mine = self.which == number
-            found[mine] = part.sizes()[self.at[mine]]
-        return found
-
     def end(self, row: int, count: int) -> bytes:
         """The last ``count`` bytes of an image, or all of a shorter one."""
         return self.parts[int(self.which[row])].end(int(self.at[row]), count)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from alexkit.choices import Split
 from alexkit.images.files import SPLIT_ORDER, SPLIT_WORDS, counted
-from alexkit.images.source import NO_LABEL, SPLITS
+from alexkit.images.source import NO_LABEL, SPLITS, stored_text
 
 _NUMBER = re.compile(r"[0-9]{1,18}")
 """A position in a list; a longer one is a name made of digits."""
@@ -49,7 +49,7 @@ def number_labels(
         The K classes, (N) int32 labels, and notes.
     """
     # What each is called here; they are few among many rows.
-    called = {name: _storable(name) for name in set(names) if name is not None}
+    called = {name: stored_text(name) for name in set(names) if name is not None}
     notes: list[str] = []
     if called and all(_NUMBER.fullmatch(name) for name in called):
         width = len(str(max(map(int, called))))
@@ -58,12 +58,6 @@ def number_labels(
         called = {name: f"{int(name):0{width}d}" for name in called}
     classes, labels, unlabelled = numbered([name and called[name] for name in names])
     return tuple(classes), labels, notes + unlabelled
-
-
-def _storable(name: str) -> str:
-    """A name as text that UTF-8 and HDF5 can hold: half characters, which JSON can write, and
-    zero bytes become escapes."""
-    return name.encode("utf-8", "backslashreplace").decode("utf-8").replace("\0", "\\x00")
 
 
 def missing_notes(

@@ -45,7 +45,7 @@ import numpy.typing as npt
 from alexkit.errors import DamagedFile, DataError
 from alexkit.images.hollow import H5PY_ERRORS, HollowFile
 from alexkit.images.preprocess import Preprocess
-from alexkit.images.source import SPLITS, ImageSource, split_words
+from alexkit.images.source import SPLITS, ImageSource, split_words, stored_text
 from alexkit.json_text import from_json
 
 SUFFIX = ".pack"
@@ -134,7 +134,7 @@ def skeleton(
 ) -> HollowFile:
     """A pack with every dataset at full size, /jpeg at its least, and no row done."""
     count = len(source)
-    paths = [source.record(row).path.replace("\0", "\\x00").encode() for row in range(count)]
+    paths = [stored_text(source.record(row).path).encode() for row in range(count)]
     plan = _Plan(
         count,
         side,

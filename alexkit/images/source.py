@@ -112,6 +112,10 @@ class LabelledRows:
             digest.update(path + f"\0{label} {split} {size}\0".encode())
         return digest.hexdigest()
 
+    def sizes(self) -> npt.NDArray[np.int64]:
+        """(N) int64: bytes of each image; -1 where it is missing."""
+        return np.fromiter((size for _, size in self.files()), np.int64, len(self))
+
     def path_of(self, row: int) -> str:
         """The path of a row, as shown to people."""
         raise NotImplementedError
@@ -119,6 +123,15 @@ class LabelledRows:
     def files(self) -> Iterator[tuple[bytes, int]]:
         """Path and size of each row, in order; the size of one that is missing is -1 bytes."""
         raise NotImplementedError
+
+
+def stored_text(text: str) -> str:
+    r"""``text`` as HDF5 can hold it.
+
+    A byte of a path that is not UTF-8 (Python has it as a lone surrogate ``U+DCxx``) becomes
+    ``\udcxx``, and NUL ``\x00``: any reader gets valid UTF-8, and people see which byte it is.
+    """
+    return text.encode("utf-8", "backslashreplace").decode("utf-8").replace("\0", "\\x00")
 
 
 def split_words(codes: npt.NDArray[np.uint8]) -> npt.NDArray[np.bytes_]:

@@ -24,8 +24,8 @@ MANY = 2_000_000
 
 @dataclass(frozen=True)
 class Rows:
-    """(n, d) float32 rows, less their mean and over the root of their mean square length, in
-    which form the search is quick whatever the layer."""
+    """(n, d) rows, less their mean and over the root of their mean square length, in which form
+    the search is quick whatever the layer; or as they are."""
 
     centred: Tensor
     mean: Tensor
@@ -38,6 +38,11 @@ class Rows:
         length = float(x.square().sum(dim=1).mean().sqrt()) or 1.0
         return cls((x - mean) / length, mean, length)
 
+    @classmethod
+    def unscaled(cls, x: Tensor) -> Rows:
+        """Of (n, d), in whose type products are computed."""
+        return cls(x, x.new_zeros(x.shape[1]), 1.0)
+
 
 def fit_softmax(
     rows: Rows,
@@ -47,6 +52,7 @@ def fit_softmax(
     importance: Array | None = None,
     start: LinearModel | None = None,
     tolerance: float = TOLERANCE,
+    iterations: int = ITERATIONS,
 ) -> LinearModel:
     """½ ‖W‖² + C Σ log loss, intercepts free, for (n) labels of K ≥ 2 classes.
 
@@ -57,29 +63,30 @@ def fit_softmax(
         importance: (n) what the loss of each row is multiplied by; None is 1.
         start: a model of the same rows to begin at, say of a smaller C.
         tolerance: see :data:`TOLERANCE`; a larger one will do to rank several C.
+        iterations: of L-BFGS at the most.
 
     Returns:
         A model that takes rows as they were before they were scaled.
     """
     labels, codes = np.unique(y, return_inverse=True)
-    k, (n, d) = labels.size, rows.centred.shape
-    hot = torch.zeros(n, k)
-    hot[torch.arange(n), torch.from_numpy(codes)] = 1
-    weight = torch.ones(n) if importance is None else torch.from_numpy(importance).float()
+    x, kind = rows.centred, rows.centred.dtype
+    k, (n, d) = labels.size, x.shape
+    hot = torch.nn.functional.one_hot(torch.from_numpy(codes), k).to(kind)
+    weight = x.new_ones(n) if importance is None else torch.from_numpy(importance).to(kind)
 
     def loss(flat: Array) -> tuple[float, Array]:
         w = torch.from_numpy(flat[: k * d]).view(k, d)
         b = torch.from_numpy(flat[k * d :])
-        scores = rows.centred @ w.float().T + b.float()
+        scores = x @ w.to(kind).T + b.to(kind)
         logs = torch.log_softmax(scores, dim=1)
         off = (logs.exp() - hot) * weight[:, None]
         value = -(weight @ (logs * hot).sum(dim=1)).double() + 0.5 * w.square().sum() / c
-        slope = (off.T @ rows.centred).double() + w / c
+        slope = (off.T @ x).double() + w / c
         gradient = torch.cat([slope.flatten(), off.sum(dim=0).double()])
         return float(value) / n, gradient.numpy() / n
 
     begin = np.zeros(k * (d + 1)) if start is None else _scaled(start, rows)
-    options = {"maxiter": ITERATIONS, "gtol": tolerance, "maxcor": 20}
+    options = {"maxiter": iterations, "gtol": tolerance, "maxcor": 20}
     with one_torch_thread() if n * d < MANY else nullcontext():
         found = minimize(loss, begin, jac=True, method="L-BFGS-B", options=options).x
     weights = found[: k * d].reshape(k, d) / rows.length

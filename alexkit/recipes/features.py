@@ -23,7 +23,7 @@ from alexkit.events import (
     Warned,
     silent,
 )
-from alexkit.features.layout import Plan, RowTable
+from alexkit.features.layout import Plan
 from alexkit.features.parts import drop_parts, parts_beside
 from alexkit.features.store import FeatureStore
 from alexkit.features.virtual_writer import VirtualWriter
@@ -161,21 +161,11 @@ def _writer(
     options: FeaturesOptions,
     virtual: bool,
 ) -> WholeWriter:
-    rows, stored = RowTable.of(job.source), job.stored
+    plan = Plan.of(job.source, job.stored.shapes, job.stored.dtype, provenance)
     if virtual:
-        classes = tuple(job.source.classes)
-        plan = Plan(rows, classes, stored.shapes, stored.dtype, provenance)
         return VirtualWriter(path, plan, overwrite=options.overwrite)
-    return FeatureStore.create(
-        path,
-        rows=rows,
-        classes=job.source.classes,
-        layers=stored.shapes,
-        dtype=stored.dtype,
-        provenance=provenance,
-        compress=stored.compress,
-        overwrite=options.overwrite,
-    )
+    how = job.stored.compress
+    return FeatureStore.create(path, plan, compress=how, overwrite=options.overwrite)
 
 
 def _settle(

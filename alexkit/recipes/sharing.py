@@ -13,7 +13,7 @@ import numpy as np
 from alexkit.errors import FileMismatch, WorkerFailed
 from alexkit.events import silent
 from alexkit.features.extract import FeatureBatch
-from alexkit.features.layout import Plan, RowTable, Status
+from alexkit.features.layout import Plan, Status
 from alexkit.features.parts import (
     PartWriter,
     free_number,
@@ -183,8 +183,7 @@ def _extract_part(
     stop: Stop,
 ) -> None:
     source, stored = job.source, job.stored
-    table, classes = RowTable.of(source), tuple(source.classes)
-    plan = Plan(table, classes, stored.shapes, stored.dtype, provenance)
+    plan = Plan.of(source, stored.shapes, stored.dtype, provenance)
     with PartWriter(part, plan, rows) as writer:
         # Its rows are told by the part, but not what was repaired or converted.
         beside = part.with_name(part.name + LEDGER_ENDING)

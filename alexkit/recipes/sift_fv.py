@@ -18,7 +18,7 @@ from alexkit.errors import DataError, FileMismatch, UsageError
 from alexkit.events import Note, Reporter, Saved, Stage, Warned
 from alexkit.features.extract import FeatureBatch
 from alexkit.features.fisher import SIFT_FV, Codebook, Floats, Recipe, sample, scikit_image
-from alexkit.features.layout import RowProblem, RowTable, Status
+from alexkit.features.layout import Plan, RowProblem, Status
 from alexkit.features.sift import dense_sift
 from alexkit.features.store import FeatureStore
 from alexkit.features.writer import FeatureWriter
@@ -86,17 +86,9 @@ def run(options: FeaturesOptions, report: Reporter) -> dict[str, Any]:
             folder.note("data", data_record(source))
             path, ledger_path = folder.path / FEATURES_FILE, folder.path / LEDGER
         provenance = _provenance(options, data, source, preprocess, recipe, fitting)
-        writer = stack.enter_context(
-            FeatureStore.create(
-                path,
-                rows=RowTable.of(source),
-                classes=source.classes,
-                layers={SIFT_FV: (recipe.length,)},
-                dtype=options.dtype,
-                provenance=provenance,
-                overwrite=options.overwrite,
-            )
-        )
+        plan = Plan.of(source, {SIFT_FV: (recipe.length,)}, options.dtype, provenance)
+        writer = FeatureStore.create(path, plan, overwrite=options.overwrite)
+        stack.enter_context(writer)
         # With threads of its own inside each of ours, BLAS takes ten times longer; and with
         # one, its sums do not depend on the number of cores.
         stack.enter_context(threadpool_limits(1, user_api="blas"))

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from alexkit.errors import DamagedFile, OutOfSpace
 from alexkit.events import Note, Reporter, Stage, Warned, silent
-from alexkit.features.layout import RowTable
+from alexkit.features import layout
 from alexkit.features.store import FeatureStore
 from alexkit.images.batches import Batch
 from alexkit.images.draws import Rows, below, words
@@ -132,15 +132,8 @@ def _compute(
     job: Job, path: Path, provenance: dict[str, object], ledger: Ledger, report: Reporter
 ) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FeatureStore.create(
-        path,
-        rows=RowTable.of(job.source),
-        classes=job.source.classes,
-        layers=job.stored.shapes,
-        dtype=job.stored.dtype,
-        provenance=provenance,
-        overwrite=True,
-    ) as writer:
+    plan = layout.Plan.of(job.source, job.stored.shapes, job.stored.dtype, provenance)
+    with FeatureStore.create(path, plan, overwrite=True) as writer:
         done = writer.size - writer.pending().size
         with (
             stop_requests() as stop,

@@ -12,11 +12,10 @@ import numpy.typing as npt
 from alexkit.choices import FeatureDtype, Precision
 from alexkit.errors import DataError, FileMismatch, UsageError
 from alexkit.events import Reporter, Stage, Warned
-from alexkit.features.layout import stored_text
 from alexkit.features.opening import damaged
 from alexkit.features.store import FeatureStore
 from alexkit.images.draws import Rows
-from alexkit.images.source import ImageSource
+from alexkit.images.source import ImageSource, stored_text
 from alexkit.recipes.devices import one_device
 from alexkit.recipes.extraction import Job
 from alexkit.recipes.inputs import open_data

@@ -54,15 +54,6 @@ class Checkpoint:
 
 
 @dataclass(frozen=True)
-class SaveReport:
-    """A finished save: its tensor file, the bytes written and the seconds it took."""
-
-    path: Path
-    nbytes: int
-    seconds: float
-
-
-@dataclass(frozen=True)
 class Found:
     """The newest good checkpoint, and a sentence on each newer one that is damaged."""
 
@@ -105,8 +96,9 @@ class CheckpointFolder:
             )
         return None
 
-    def save(self, checkpoint: Checkpoint) -> SaveReport:
-        """Writes a checkpoint, then removes all but it and the good one before it.
+    def save(self, checkpoint: Checkpoint) -> float:
+        """Writes a checkpoint, then removes all but it and the good one before it; returns
+        the seconds it took.
 
         Memory: one tensor at a time where they are not contiguous on the CPU, else none.
 
@@ -138,7 +130,7 @@ class CheckpointFolder:
             self._good, self._before = checkpoint.step, self._good
         kept = (self._good, self._before)
         self._remove(lambda step, name: step not in kept)
-        return SaveReport(tensor_path, nbytes, time.perf_counter() - began)
+        return time.perf_counter() - began
 
     def _file(self, step: int, suffix: str) -> Path:
         return self.path / f"step-{step:08d}.{suffix}"

@@ -173,13 +173,11 @@ class Ranks:
             WorkerFailed: who should tell it is dead, or failed.
             Interrupted: it was stopped.
         """
-        while True:
-            with _reaching(self.rank):
-                if self.store.check([name]):
-                    return bytes(self.store.get(name)).decode()
+        while (told := self._told(name)) is None:
             meanwhile()
             self.check()
             time.sleep(PAUSE_SECONDS)
+        return told
 
     def add(self, name: str, count: int = 0) -> int:
         """Adds to a number that all share, which begins at 0, and returns it."""
@@ -251,11 +249,13 @@ class Ranks:
             if self._over.wait(BEAT_SECONDS):
                 return
 
-    def _noted(self, rank: int) -> tuple[int, str]:
+    def _told(self, name: str) -> str | None:
+        """What was told under ``name``, if it was."""
         with _reaching(self.rank):
-            if not self.store.check([_at(rank)]):
-                return 0, ""
-            count, last = json.loads(bytes(self.store.get(_at(rank))))
+            return bytes(self.store.get(name)).decode() if self.store.check([name]) else None
+
+    def _noted(self, rank: int) -> tuple[int, str]:
+        count, last = json.loads(self._told(_at(rank)) or '[0, ""]')
         return int(count), str(last)
 
     def _last_file(self, rank: int) -> str:
@@ -269,10 +269,7 @@ class Ranks:
         )
 
     def _ended(self, rank: int) -> str | None:
-        with _reaching(self.rank):
-            if self.store.check([_end(rank)]):
-                return bytes(self.store.get(_end(rank))).decode()
-        return None
+        return self._told(_end(rank))
 
     def _dead(self) -> int | None:
         """The first that had begun and is silent now, all having been told to stop."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from alexkit.training.checkpoint import Checkpoint, CheckpointFolder, SaveReport, SaveRule
+from alexkit.training.checkpoint import Checkpoint, CheckpointFolder, SaveRule
 
 
 class Saver:
@@ -23,7 +23,7 @@ class Saver:
         self.rule = rule
         self.last_good: int | None = None
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="alexkit-save")
-        self._writing: tuple[int, Future[SaveReport]] | None = None
+        self._writing: tuple[int, Future[float]] | None = None
 
     def due(self) -> bool:
         """Whether to save now. Asked at every step, it also tells how the last one ended.
@@ -59,9 +59,9 @@ class Saver:
             return
         step, future = self._writing
         self._writing = None
-        told = future.result()
+        seconds = future.result()
         self.last_good = step
-        self.rule.saved(told.seconds)
+        self.rule.saved(seconds)
 
     def close(self) -> None:
         """Lets a checkpoint on its way arrive, and ends the thread."""

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pytest
 
 from alexkit.choices import FeatureDtype
-from alexkit.features.layout import RowTable, Status
+from alexkit.features.layout import Plan, RowTable, Status
 from alexkit.features.store import FeatureStore
 from alexkit.features.writer import FeatureWriter
 
@@ -56,7 +56,8 @@ class Example:
             "dtype": FeatureDtype.FLOAT32,
             "provenance": {"fingerprint": FINGERPRINT, "command": "alexkit features"},
         }
-        return FeatureStore.create(self.path, **{**settings, **changes})
+        how = {k: changes.pop(k) for k in ("compress", "overwrite") if k in changes}
+        return FeatureStore.create(self.path, Plan(**{**settings, **changes}), **how)
 
     def fill(self, writer: FeatureWriter, batch: int = 4) -> None:
         """Does every row that is still to do, ``batch`` rows at a time."""

@@ -10,18 +10,18 @@ import h5py
 import numpy as np
 import pytest
 
-from alexkit.choices import Split
+from alexkit.choices import FeatureDtype, Split
 from alexkit.features.layout import (
     REASON_BYTES,
+    Plan,
     RowTable,
     not_finite,
     provenance_text,
     stored_reason,
-    stored_text,
     text_type,
 )
 from alexkit.features.store import FeatureStore
-from alexkit.images.source import ImageRecord
+from alexkit.images.source import ImageRecord, stored_text
 
 if TYPE_CHECKING:
     from tests.features.conftest import Example
@@ -51,7 +51,9 @@ class ThreeImages:
 
 
 def test_rows_of_a_source() -> None:
-    table = RowTable.of(ThreeImages())
+    provenance = {"fingerprint": {}}
+    plan = Plan.of(ThreeImages(), {"fc7": (2,)}, FeatureDtype.FLOAT32, provenance)
+    table = plan.rows
     assert table.paths == ("0.jpg", "1.jpg", "2.jpg")
     assert table.labels.tolist() == [0, 1, -1]
     assert table.splits.tolist() == [1, 2, 0]

@@ -46,15 +46,7 @@ def values(rows: np.ndarray) -> dict[str, Any]:
 
 
 def whole(path: Path) -> FeatureWriter:
-    fixed = plan()
-    return FeatureStore.create(
-        path,
-        rows=fixed.rows,
-        classes=fixed.classes,
-        layers=fixed.layers,
-        dtype=fixed.dtype,
-        provenance=fixed.provenance,
-    )
+    return FeatureStore.create(path, plan())
 
 
 def write_part(path: Path, rank: int, ranks: int, done: int, weights: str = "1234") -> Path:

@@ -14,7 +14,7 @@ import pytest
 
 from alexkit.choices import FeatureDtype
 from alexkit.errors import DamagedFile, FileMismatch, OutOfSpace, OutputExists, UsageError
-from alexkit.features.layout import RowTable, Status
+from alexkit.features.layout import Plan, RowTable, Status
 from alexkit.features.store import FeatureStore
 from alexkit.features.writer import FeatureWriter
 
@@ -276,14 +276,10 @@ def big_example(folder: Path, *, paths: int, numbers: int) -> Callable[[], Featu
 
     def create() -> FeatureWriter:
         names = tuple(f"{row:0120d}.jpg" for row in range(paths))
-        return FeatureStore.create(
-            folder / "features.h5",
-            rows=RowTable(names, np.zeros(paths, np.int32), np.zeros(paths, np.uint8)),
-            classes=("a",),
-            layers={"fc7": (numbers,)},
-            dtype=FeatureDtype.FLOAT32,
-            provenance={"fingerprint": {}},
-        )
+        rows = RowTable(names, np.zeros(paths, np.int32), np.zeros(paths, np.uint8))
+        layers, provenance = {"fc7": (numbers,)}, {"fingerprint": {}}
+        plan = Plan(rows, ("a",), layers, FeatureDtype.FLOAT32, provenance)
+        return FeatureStore.create(folder / "features.h5", plan)
 
     return create
 

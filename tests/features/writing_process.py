@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from alexkit.choices import Compress, FeatureDtype
-from alexkit.features.layout import RowTable, Status
+from alexkit.features.layout import Plan, RowTable, Status
 from alexkit.features.store import FeatureStore
 
 LAYERS = {"conv5": (8, 5, 5), "fc7": (300,), "fc8": (3,)}
@@ -41,15 +41,9 @@ def main(path: Path, count: int, compress: Compress) -> None:
         labels=np.zeros(count, np.int32),
         splits=np.zeros(count, np.uint8),
     )
-    with FeatureStore.create(
-        path,
-        rows=table,
-        classes=("class",),
-        layers=LAYERS,
-        dtype=FeatureDtype.FLOAT32,
-        provenance={"fingerprint": {"weights": "1234"}},
-        compress=compress,
-    ) as writer:
+    provenance = {"fingerprint": {"weights": "1234"}}
+    plan = Plan(table, ("class",), LAYERS, FeatureDtype.FLOAT32, provenance)
+    with FeatureStore.create(path, plan, compress=compress) as writer:
         pending = writer.pending()
         for start in range(0, pending.size, BATCH):
             rows = pending[start : start + BATCH]
