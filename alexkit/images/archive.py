@@ -49,9 +49,6 @@ class ArchiveSource(LabelledRows):
     About 50 bytes a row and its path: 100 MB for ImageNet. :meth:`read` is one ``pread``.
 
     Attributes:
-        kind: ``"ilsvrc"`` or ``"webdataset"``.
-        root: what to type to open it again, absolute.
-        classes: sorted by code point.
         parts: the archives, in the order of the rows.
     """
 

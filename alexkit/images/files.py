@@ -49,10 +49,7 @@ class FileSource(LabelledRows):
     text that UTF-8 can store: see :func:`shown`.
 
     Attributes:
-        kind: ``"folder"`` or ``"list"``.
-        root: the folder that ``paths`` are relative to, absolute.
-        classes: sorted by code point.
-        place: the root as the operating system knows it.
+        place: the root, to which ``paths`` are relative, as the operating system knows it.
         paths: N paths below ``place``, with ``/``, as the operating system knows them.
     """
 

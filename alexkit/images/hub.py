@@ -127,9 +127,6 @@ class HubSource(LabelledRows):
     """An :class:`~alexkit.images.source.ImageSource` over Arrow or parquet files.
 
     Attributes:
-        kind: ``"datasets"``.
-        root: the folder or file, absolute.
-        classes: sorted by code point.
         shards: the files, in the order of the rows.
     """
 

@@ -31,8 +31,9 @@ class ImageSource(Protocol):
 
     Attributes:
         kind: what sort of source this is, e.g. ``"folder"``.
-        root: where the data is, as an absolute path.
-        classes: K class names; index = label. Empty where there are no labels.
+        root: where the data is, as an absolute path: what to type to open it again.
+        classes: K class names, sorted by code point; index = label. Empty where there are no
+            labels.
         labels: (N) int32, -1 = none.
         splits: (N) uint8, codes into :data:`SPLITS`.
         notes: one sentence each about what was ignored or guessed while opening.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol, get_args
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -13,12 +13,11 @@ from sklearn.linear_model import Ridge
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.svm import LinearSVC
 
+from alexkit.choices import ProbeKind
 from alexkit.errors import UnknownName
 from alexkit.probes.objective import Array
 from alexkit.probes.softmax import Rows, fit_softmax
 from alexkit.probes.svm import Labels, LinearModel, class_signs, fit_linear_svm
-
-ProbeKind = Literal["svm", "hinge", "logistic", "ridge", "knn"]
 
 NEIGHBOURS = 20
 """k of k nearest neighbours; fewer where there are fewer rows. As in DINO's evaluation (Caron
@@ -75,7 +74,7 @@ def fit_probe(
     if kind == "svm":
         return fit_linear_svm(x, y, c, gap=gap)
     if kind not in FITS:
-        raise UnknownName("probe", kind, get_args(ProbeKind))
+        raise UnknownName("probe", kind, [known.value for known in ProbeKind])
     return FITS[kind](x, y, c)
 
 

@@ -33,7 +33,7 @@ from alexkit.probes.choice import (
     signs_of,
 )
 from alexkit.probes.kept import Kept
-from alexkit.probes.kinds import Probe, ProbeKind, fit_probe
+from alexkit.probes.kinds import Probe, fit_probe
 from alexkit.probes.leaks import NEAR, Leaks, find_leaks
 from alexkit.probes.metrics import (
     area_ap,
@@ -321,7 +321,7 @@ def evaluate(
     protocol: str,
     splits: npt.NDArray[np.uint8] | None = None,
     norm: str | None = None,
-    probe: ProbeKind | None = None,
+    probe: str | None = None,
     seed: int = 0,
     report: Reporter = silent,
 ) -> dict[str, Any]:

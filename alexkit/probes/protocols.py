@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from alexkit.errors import UnknownName
-from alexkit.probes.kinds import ProbeKind
 
 Parts = Literal["holdout", "kfold", "few-shot"]
 Metric = Literal["accuracy", "mean_class_accuracy", "map"]
@@ -40,7 +39,7 @@ class Published:
     name: str
     classes: tuple[int, ...]
     percent: dict[str, tuple[float, float | None]]
-    probe: ProbeKind
+    probe: str
 
 
 DECAF = Published(
@@ -102,7 +101,7 @@ class ProtocolRecord:
     name: str
     source: str
     parts: Parts = "holdout"
-    probe: ProbeKind = "svm"
+    probe: str = "svm"
     norm: str = "none"
     offset: float = 0.0
     shots: int = 0

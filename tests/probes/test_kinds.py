@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -10,8 +10,9 @@ from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.svm import LinearSVC
 
+from alexkit.choices import ProbeKind
 from alexkit.errors import UnknownName
-from alexkit.probes.kinds import NEIGHBOURS, ProbeKind, fit_probe
+from alexkit.probes.kinds import NEIGHBOURS, fit_probe
 from alexkit.probes.metrics import predictions
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ THEIRS = {
 }
 
 
-@pytest.mark.parametrize("kind", get_args(ProbeKind))
+@pytest.mark.parametrize("kind", [kind.value for kind in ProbeKind])
 @pytest.mark.parametrize("n_d_classes", [(60, 90, 4), (90, 20, 3), (60, 90, 2)], ids=str)
 def test_predicts_as_scikit_learns(
     make_problem: MakeProblem, kind: str, n_d_classes: tuple[int, int, int]
