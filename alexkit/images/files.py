@@ -140,7 +140,7 @@ def names_in(folder: Path) -> list[str]:
         return []
 
 
-def below(folder: str, name: str) -> str:
+def path_in(folder: str, name: str) -> str:
     """A path with ``/`` from that of a folder, "" being the root, and a name in it."""
     return f"{folder}/{name}" if folder else name
 

@@ -16,9 +16,9 @@ from alexkit.images.files import (
     SPLIT_ORDER,
     SPLIT_WORDS,
     FileSource,
-    below,
     counted,
     order_notes,
+    path_in,
     shown,
 )
 from alexkit.images.indexes import SUFFIX as INDEX_SUFFIX
@@ -65,14 +65,14 @@ def open_folder(
     deep: list[str] = []
     for split, folder in parts:
         by_class = {
-            name: walk.images_below(below(folder, name)) for name in walk.folders(folder)
+            name: walk.images_below(path_in(folder, name)) for name in walk.folders(folder)
         }
-        loose = [below(folder, name) for name in walk.images(folder)]
+        loose = [path_in(folder, name) for name in walk.images(folder)]
         folders.update(by_class)
         for name, paths in by_class.items():
             rows.extend((split, name, path) for path in paths)
-            if paths and not walk.images(below(folder, name)):
-                deep.append(below(folder, name))
+            if paths and not walk.images(path_in(folder, name)):
+                deep.append(path_in(folder, name))
         if not any(by_class.values()):
             for path in loose:
                 stem = os.path.splitext(os.path.basename(path))[0]
@@ -147,7 +147,9 @@ def _too_deep(walk: _Walk, deep: list[str]) -> str:
     """Tells that every class folder holds only folders: probably one level too high."""
     example = deep[0]
     inner = walk.folders(example)
-    hint = f"try {shown(below(walk.root, example))}" if len(deep) == 1 else "try one level down"
+    hint = (
+        f"try {shown(path_in(walk.root, example))}" if len(deep) == 1 else "try one level down"
+    )
     return (
         f"{shown(example)!r} holds no image itself but {counted(len(inner), 'folder', inner)};"
         f" if those are the classes, {hint}"
@@ -206,9 +208,9 @@ class _Walk:
             if identity in chain:
                 self._loops.add(folder)
                 continue
-            paths.extend(below(folder, name) for name in self.images(folder))
+            paths.extend(path_in(folder, name) for name in self.images(folder))
             inside = chain | {identity}
-            pending.extend((below(folder, name), inside) for name in self.folders(folder))
+            pending.extend((path_in(folder, name), inside) for name in self.folders(folder))
         return paths
 
     def notes(self) -> list[str]:
@@ -233,7 +235,7 @@ class _Walk:
             with os.scandir(os.path.join(self.root, folder)) as entries:
                 for entry in entries:
                     name = entry.name
-                    if self.apart and below(folder, name) in self.apart:
+                    if self.apart and path_in(folder, name) in self.apart:
                         continue
                     if INDEX_SUFFIX in name:
                         continue

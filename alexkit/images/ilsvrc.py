@@ -16,7 +16,7 @@ from alexkit.errors import DataError
 from alexkit.events import Reporter
 from alexkit.images.archive import ArchiveSource, Part, image_rows
 from alexkit.images.devkit import WNID, Devkit, find_devkit
-from alexkit.images.files import SPLIT_WORDS, below, counted, is_image_name, names_in, shown
+from alexkit.images.files import SPLIT_WORDS, counted, is_image_name, names_in, path_in, shown
 from alexkit.images.folder import open_folder
 from alexkit.images.joined import JoinedSource, joined
 from alexkit.images.labels import missing_notes
@@ -69,12 +69,14 @@ def layout_of(root: Path) -> Layout | None:
     held = {place: _class_archives(root / place) for place in places}
     classes = next((place for place in places if held[place]), "")
     names = held[classes]
-    apart = [below(classes, name) for name in names]
-    apart += [below(classes, name[: -len(".tar")]) for name in names]
+    apart = [path_in(classes, name) for name in names]
+    apart += [path_in(classes, name[: -len(".tar")]) for name in names]
     unpacked = {
         split
         for name, split in folders.items()
-        if any(below(name, inside) not in apart for inside in _images_and_folders(root / name))
+        if any(
+            path_in(name, inside) not in apart for inside in _images_and_folders(root / name)
+        )
     }
     wanted = ((TRAIN_TAR, Split.TRAIN), (VAL_TAR, Split.VAL))
     archives = tuple(

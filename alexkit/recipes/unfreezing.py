@@ -38,6 +38,7 @@ RUNGS = {"fc7": ("fc6", "pool5"), "pool5": ("conv4",), "gap": ("conv4",)}
 PARTS = 3
 """Of the training images, one of which judges a rung."""
 EPOCHS = 3
+"""Ours: the head is fitted already, and the layers below begin at what they were taught."""
 GAIN = 0.01
 """The least a rung must gain, as a share of the images it is tried on."""
 FEWEST = 50
