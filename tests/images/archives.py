@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from alexkit.images.source import SPLITS, ImageSource
+
 
 def tiny_jpeg(seed: int) -> bytes:
     """An 8 x 8 JPEG, different for each seed."""
@@ -37,3 +39,18 @@ def unpack(root: Path, files: Mapping[str, bytes]) -> Path:
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(data)
     return root
+
+
+def table(source: ImageSource) -> list[tuple[str, str, str]]:
+    """(path, class name, split) of every row, in order."""
+    records = [source.record(row) for row in range(len(source))]
+    assert [r.label for r in records] == source.labels.tolist()
+    assert [SPLITS.index(r.split) for r in records] == source.splits.tolist()
+    return [
+        (r.path, source.classes[r.label] if r.label >= 0 else "", r.split.value)
+        for r in records
+    ]
+
+
+def notes(source: ImageSource) -> str:
+    return "\n".join(source.notes)

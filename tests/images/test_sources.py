@@ -16,31 +16,13 @@ from alexkit.images.files import FileSource
 from alexkit.images.folder import open_folder
 from alexkit.images.listing import open_list
 from alexkit.images.opening import open_source
-from alexkit.images.source import SPLITS, ImageSource
+from alexkit.images.source import SPLITS
+from tests.images.archives import notes, table, unpack
 
 
 def touch(root: Path, *paths: str) -> Path:
     """Files whose content is their own path: nothing here is decoded."""
-    for path in paths:
-        place = root / path
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_text(path)
-    return root
-
-
-def table(source: ImageSource) -> list[tuple[str, str, str]]:
-    """(path, class name, split) of every row, in order."""
-    records = [source.record(row) for row in range(len(source))]
-    assert [r.label for r in records] == source.labels.tolist()
-    assert [SPLITS.index(r.split) for r in records] == source.splits.tolist()
-    return [
-        (r.path, source.classes[r.label] if r.label >= 0 else "", r.split.value)
-        for r in records
-    ]
-
-
-def notes(source: ImageSource) -> str:
-    return "\n".join(source.notes)
+    return unpack(root, {path: path.encode() for path in paths})
 
 
 # --- folders

@@ -11,7 +11,7 @@ from alexkit.errors import DataError
 from alexkit.images.opening import open_source
 from alexkit.images.source import ImageSource
 from alexkit.images.webdataset import shards_of
-from tests.images.archives import tar_bytes, tiny_jpeg, unpack
+from tests.images.archives import notes, table, tar_bytes, tiny_jpeg, unpack
 
 
 @pytest.fixture(autouse=True)
@@ -21,18 +21,6 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def opened(tmp_path: Path, files: dict[str, bytes], name: str = "x.tar") -> ImageSource:
     return open_source(unpack(tmp_path, {name: tar_bytes(files)}) / name)
-
-
-def table(source: ImageSource) -> list[tuple[str, str, str]]:
-    records = [source.record(row) for row in range(len(source))]
-    return [
-        (r.path, source.classes[r.label] if r.label >= 0 else "", r.split.value)
-        for r in records
-    ]
-
-
-def notes(source: ImageSource) -> str:
-    return "\n".join(source.notes)
 
 
 def test_labels_by_name(tmp_path: Path) -> None:
