@@ -12,17 +12,7 @@ from typing import Any
 
 from alexkit.choices import Compress, Decode, FeatureDtype, Merge
 from alexkit.errors import UsageError
-from alexkit.events import (
-    Note,
-    Reporter,
-    Saved,
-    Stage,
-    StageAdvanced,
-    StageFinished,
-    StageStarted,
-    Warned,
-    silent,
-)
+from alexkit.events import Note, Reporter, Saved, Stage, Warned, silent
 from alexkit.features.layout import Plan
 from alexkit.features.parts import drop_parts, parts_beside
 from alexkit.features.store import FeatureStore
@@ -214,65 +204,46 @@ def _fill(
         Interrupted: by a signal, after the batch at hand was written.
         WorkerFailed: another rank is dead or failed; what it has written is kept.
     """
-    source, began = job.source, time.monotonic()
-    progress = _Progress(writer, ranks, report)
+    source = job.source
+    stage = Stage(report, STAGE, writer.size, "images")
+    parts = "" if ranks.alone else " and the parts beside it"
+
+    def written() -> int:
+        return writer.size - writer.pending().size
+
     with stop_requests() as stop:
 
         def check() -> None:
-            stop.check(progress.kept())
+            done = max(stage.done, written())
+            stop.check(f"{done} of {writer.size} images are in {writer.partial}{parts}")
 
         collect(writer, ledger, options.overwrite, check)
         ledger.add_rows(source, writer.problems().items(), NO_FEATURES)
         mine = deal(ranks, writer, job)
-        progress.begin()
-        meter = Meter(source, job.threads, 1, report)
-        settled = not ranks.alone or options.batch_size or options.workers
-        for batch in (
-            job.features(mine, meter=meter)
-            if settled
-            else features_tried(job, mine, meter, report)
-        ):
-            keep(batch, writer, source, ledger)
-            live = {"waiting": meter.waiting} if job.device.type == "cuda" else {}
-            progress.tell(live)
-            check()
-            ranks.check()
-        gather(ranks, writer, ledger, check, progress.tell)
+        stage.done = written()
+        with stage:
+            pace = Pace(writer.size, stage.done, report)
+
+            def tell(live: Mapping[str, float] | None = None) -> None:
+                done = written() + ranks.add(DONE)
+                if done > stage.done:
+                    stage.reach(done, live)
+                    pace.tell(done)
+
+            meter = Meter(source, job.threads, 1, report)
+            settled = not ranks.alone or options.batch_size or options.workers
+            for batch in (
+                job.features(mine, meter=meter)
+                if settled
+                else features_tried(job, mine, meter, report)
+            ):
+                keep(batch, writer, source, ledger)
+                tell({"waiting": meter.waiting} if job.device.type == "cuda" else {})
+                check()
+                ranks.check()
+            gather(ranks, writer, ledger, check, tell)
+            stage.done = writer.size
     ledger.close()
-    report(StageFinished(STAGE, writer.size, time.monotonic() - began))
-
-
-class _Progress:
-    """How many images are done by all ranks, told as it grows."""
-
-    _pace: Pace
-
-    def __init__(self, writer: WholeWriter, ranks: Ranks, report: Reporter) -> None:
-        self._writer, self._ranks, self._report = writer, ranks, report
-        self._done = 0
-
-    def begin(self) -> None:
-        """After what was interrupted is taken in."""
-        self._done = self._written()
-        self._pace = Pace(self._writer.size, self._done, self._report)
-        self._report(StageStarted(STAGE, self._writer.size, "images", self._done))
-
-    def tell(self, live: Mapping[str, float] | None = None) -> None:
-        """Says it if there are more than the last time."""
-        done = self._written() + self._ranks.add(DONE)
-        if done > self._done:
-            self._done = done
-            self._report(StageAdvanced(STAGE, done, live or {}))
-            self._pace.tell(done)
-
-    def kept(self) -> str:
-        """What a stop leaves."""
-        parts = "" if self._ranks.alone else " and the parts beside it"
-        done = max(self._done, self._written())
-        return f"{done} of {self._writer.size} images are in {self._writer.partial}{parts}"
-
-    def _written(self) -> int:
-        return self._writer.size - self._writer.pending().size
 
 
 def _finish(writer: WholeWriter, job: Job, report: Reporter) -> None:
