@@ -113,30 +113,21 @@ class TwoTowerAlexNet(LayeredNet):
 
     Args:
         num_classes: K.
-        devices: the slot of each tower; they may be one and the same.
         ablation: what is left out of P's network.
     """
 
-    def __init__(
-        self,
-        num_classes: int = 1000,
-        devices: Sequence[torch.device | str] | None = None,
-        *,
-        ablation: Ablation = PAPER,
-    ) -> None:
+    def __init__(self, num_classes: int = 1000, *, ablation: Ablation = PAPER) -> None:
         super().__init__()
         self.ablation = ablation
         self.towers = nn.ModuleList([Tower(ablation) for _ in range(ablation.towers)])
         self.fc8 = nn.Linear(FC_WIDTH, num_classes)
-        if devices is not None:
-            self.place([torch.device(device) for device in devices])
 
     @property
     def slots(self) -> tuple[torch.device, ...]:
         return tuple(next(tower.parameters()).device for tower in self.towers)
 
     def place(self, devices: Sequence[torch.device]) -> None:
-        """Moves the towers to the first and the last of ``devices``."""
+        """Moves the towers to the first and the last of ``devices``, which may be equal."""
         self.to(devices[0])
         self.towers[-1].to(devices[-1])
 

@@ -52,6 +52,8 @@ _FOREIGN = {".caffemodel": read_caffemodel, ".onnx": read_onnx}
 _NESTED = ("state_dict", "model")
 """Where training scripts put the state dict inside a checkpoint."""
 
+LISTED = 8
+"""Names that a message lists; more are counted."""
 MADE_WITH = "name the network they were made with: --model NAME"
 
 
@@ -255,10 +257,10 @@ def _misfits(state: Mapping[str, Tensor], needed: Mapping[str, Tensor]) -> Itera
             yield f"{name} {tensor.dtype} where {needed[name].dtype} is needed"
 
 
-def _listed(kind: str, names: Iterable[str], most: int = 8) -> str:
+def _listed(kind: str, names: Iterable[str]) -> str:
     names = list(names)
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return f"{kind} {', '.join(names[:most])}{more}" if names else ""
+    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return f"{kind} {', '.join(names[:LISTED])}{more}" if names else ""
 
 
 def write_weights(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:

@@ -100,23 +100,21 @@ class Problems:
             held_out=self.held_out[which],
         )
 
-    def block(
-        self, rows: slice = slice(None), dtype: npt.DTypeLike = np.float64
-    ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-        """Signs and costs of a block of rows, each (m, rows); cost 0 is left out."""
+    def block(self, rows: slice = slice(None)) -> tuple[Array, Array]:
+        """Signs and costs of a block of rows, each (m, rows) float64; cost 0 is left out."""
         coded = self.signs[rows].T[self.target]
-        price = (self.c[:, None] * self.factors).astype(dtype)
+        price = self.c[:, None] * self.factors
         costs = np.where(coded > 0, price[:, 1:], price[:, :1])
         weights = self.weights[rows]
         if (weights != 1).any():
-            costs *= weights.astype(dtype)
+            costs *= weights
         if not coded.all():
             costs[coded == 0] = 0
         for fold in np.unique(self.held_out):
             of_fold, outside = self.held_out == fold, self.folds[rows] == fold
             if outside.any():
                 costs[np.ix_(of_fold, outside)] = 0
-        return coded.astype(dtype), costs
+        return coded.astype(np.float64), costs
 
 
 @dataclass(frozen=True)

@@ -136,14 +136,14 @@ def sampled(store: FeatureStore, layer: str, rows: Rows) -> Values:
     return store.averaged(values)
 
 
-def draw_queries(store: FeatureStore, among: Rows, seed: int, count: int = QUERIES) -> Rows:
+def draw_queries(store: FeatureStore, among: Rows, seed: int) -> Rows:
     """Rows to find neighbours of: held-out ones where there are any, of different classes as
     far as possible, drawn by ``seed``."""
     held_out = among[np.isin(store.splits[among], [SPLITS.index(s) for s in HELD_OUT])]
     pool = np.random.default_rng(seed).permutation(held_out if held_out.size else among)
     _, firsts = np.unique(store.labels[pool], return_index=True)
-    firsts = np.sort(firsts)[:count]
-    rest = np.setdiff1d(np.arange(pool.size), firsts)[: count - firsts.size]
+    firsts = np.sort(firsts)[:QUERIES]
+    rest = np.setdiff1d(np.arange(pool.size), firsts)[: QUERIES - firsts.size]
     return np.asarray(pool[np.concatenate([firsts, rest])], np.int64)
 
 
