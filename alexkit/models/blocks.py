@@ -23,6 +23,9 @@ POOL5_SIDE = 6
 DROPOUT = 0.5
 """The chance that a unit of fc6 or fc7 is dropped (P §4.2)."""
 
+TRANSFORM_BYTES = 3 * 2**24
+"""Of a convolution's weights transformed at a time; conv4's whole would take 100 MB a core."""
+
 LRN_REACH = 2
 """Maps to each side that a response is divided by: n = 5 with the map itself (P §3.3)."""
 
@@ -172,16 +175,22 @@ class Conv2d(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         if torch.is_grad_enabled() or not self._by_transforms(x):
             return super().forward(x)
-        groups = self.groups
-        biases = [None] * groups if self.bias is None else self.bias.chunk(groups)
         assert isinstance(self.padding, tuple)
+        outputs, inputs = self.weight.shape[:2]
+        # Its weights transformed, 16 x 16 for each pair of maps, are what takes the memory.
+        most = max(1, TRANSFORM_BYTES // (inputs * 16 * 16 * 4))
+        count = self.groups * math.ceil(outputs / self.groups / most)
+        biases = [None] * count if self.bias is None else self.bias.chunk(count)
+        of_groups = x.contiguous().chunk(self.groups, 1)
         parts = [
-            torch._nnpack_spatial_convolution(part, weight, bias, self.padding)
-            for part, weight, bias in zip(
-                x.chunk(groups, 1), self.weight.chunk(groups), biases, strict=True
+            torch._nnpack_spatial_convolution(
+                of_groups[i * self.groups // count], weight, bias, self.padding
+            )
+            for i, (weight, bias) in enumerate(
+                zip(self.weight.chunk(count), biases, strict=True)
             )
         ]
-        return parts[0] if groups == 1 else torch.cat(parts, 1)
+        return parts[0] if count == 1 else torch.cat(parts, 1)
 
     def _by_transforms(self, x: Tensor) -> bool:
         """Whether NNPACK computes it faster: of a single image it takes another, less exact
