@@ -60,13 +60,13 @@ def test_a_batch_in_pieces_has_the_bits_of_small_ones(make_net, make_images) -> 
     assert taps["pool1"].requires_grad, "with gradients it is one piece"
 
 
-def test_maps_in_blocks_are_the_same_maps(make_net, make_images) -> None:
+def test_the_order_of_maps_in_memory_changes_no_map(make_net, make_images) -> None:
     net = make_net("alexnet-owt")
     x = make_images(net.input_side, n=4)
     with torch.inference_mode():
         plain = net.taps(x, ["conv2"])["conv2"]
         last = net.taps(x.contiguous(memory_format=torch.channels_last), ["conv2", "pool2"])
-    assert torch.allclose(plain, last["conv2"], rtol=0, atol=1e-6 * float(plain.max()))
+    assert torch.allclose(plain, last["conv2"], rtol=0, atol=1e-5 * float(plain.max()))
     assert last["pool2"].is_contiguous(memory_format=torch.channels_last)
 
 
