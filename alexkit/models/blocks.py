@@ -163,8 +163,9 @@ def _joint_batch_norm(norm: BatchNorm1d | BatchNorm2d, x: Tensor, across: Across
 
 
 class Conv2d(nn.Conv2d):
-    """A convolution, (N, C, H, W) to (N, C', H', W'); on a CPU, where no gradients are wanted,
-    by NNPACK's Fourier transforms of 8 x 8 or 16 x 16 pixels, if it is one they are for.
+    """A convolution, (N, C, H, W) to (N, C', H', W'); on a CPU, where no gradients are wanted
+    and torch has one thread, by NNPACK's Fourier transforms of 8 x 8 or 16 x 16 pixels, if it
+    is one they are for.
 
     Of AlexNet's conv2 to conv5 on a Zen 3 core that takes 8.0 ms an image in batches of 32,
     where oneDNN's direct sums (3.13) take 12.9; and the values are nearer to those in float64,
