@@ -347,7 +347,7 @@ def start(processes: int, command: Sequence[str]) -> int:
     # A third of a second's worth of modules that no other process needs.
     api = importlib.import_module("torch.distributed.launcher.api")
     errors = importlib.import_module("torch.distributed.elastic.multiprocessing.errors")
-    signals = importlib.import_module("torch.distributed.elastic.multiprocessing.api")
+    multiprocessing = importlib.import_module("torch.distributed.elastic.multiprocessing.api")
     cores = cpu_count()
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // processes)))
     known = {field.name for field in dataclasses.fields(api.LaunchConfig)}
@@ -361,6 +361,8 @@ def start(processes: int, command: Sequence[str]) -> int:
         rdzv_endpoint="localhost:0",
         max_restarts=0,
         monitor_interval=0.2,
+        # Otherwise a folder stays behind in the temporary one; the processes print here.
+        logs_specs=multiprocessing.DefaultLogsSpecs(log_dir=os.devnull),
         **passed,
     )
     try:
@@ -368,6 +370,6 @@ def start(processes: int, command: Sequence[str]) -> int:
     except errors.ChildFailedError as problem:
         ends = [failure.exitcode for _, failure in sorted(problem.failures.items())]
         return next((end for end in ends if end > 0), WorkerFailed.exit_status)
-    except signals.SignalException:
+    except multiprocessing.SignalException:
         return Interrupted.exit_status
     return 0

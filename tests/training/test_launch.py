@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from torch.distributed import HashStore
@@ -135,5 +137,9 @@ def test_a_stop_because_another_died_names_it(three: list[Ranks]) -> None:
     ],
     ids=["done", "failed", "killed"],
 )
-def test_a_launcher_of_our_own_ends_as_its_processes_do(program: str, status: int) -> None:
+def test_a_launcher_of_our_own_ends_as_its_processes_do(
+    program: str, status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     assert start(2, [sys.executable, "-c", program]) == status
+    assert not any(tmp_path.iterdir())
