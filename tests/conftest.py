@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,21 @@ from alexkit.features.store import FeatureStore
 
 MakeFolder = Callable[[Path, Mapping[str, int]], Path]
 Capsys = pytest.CaptureFixture[str]
+
+
+class Clock:
+    """A clock that a test moves; it may stand in the place of the module ``time``."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    monotonic = perf_counter = __call__
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
 
 
 def textured_rgb(seed: int, height: int = 96, width: int = 128) -> npt.NDArray[np.uint8]:
@@ -116,6 +132,26 @@ def filling_disk(tmp_path: Path) -> Iterator[Path]:
     """One of 160 MiB: room for a small network's run, and soon full."""
     with disk_of(tmp_path, "160m") as place:
         yield place
+
+
+@contextmanager
+def held_open(path: Path) -> Iterator[None]:
+    """Another process has an HDF5 file open for writing."""
+    program = (
+        "import h5py, sys; f = h5py.File(sys.argv[1], 'r+'); print(1, flush=True); input()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "1\n"
+        try:
+            yield
+        finally:
+            other.communicate("\n")
 
 
 @contextmanager

@@ -35,7 +35,7 @@ def octave(code: str) -> str:
     if shutil.which("octave") is None:
         pytest.skip("there is no Octave")
     words = ["octave", "--no-gui", "--norc", "--quiet", "--eval", code]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(words, capture_output=True, text=True, timeout=200)
     assert "HDF5-DIAG" not in done.stderr, done.stderr
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -79,6 +79,6 @@ def test_r_reads_it_all(tmp_path: Path, dtype: FeatureDtype) -> None:
         pytest.skip("R has no rhdf5")
     path = features(tmp_path, dtype)
     words = ["Rscript", str(EXAMPLES / "read_features.R"), str(path), "conv5"]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(words, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
     assert done.stdout == expected(path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 
 import pytest
 import torch
@@ -16,22 +15,20 @@ def streams() -> list[str]:
     return [name for name in names if name.startswith("alexkit-stream")]
 
 
-def test_order_is_that_of_the_parts() -> None:
-    at_once, most, lock = 0, 0, threading.Lock()
+def test_order_is_that_of_the_parts_and_three_are_at_work() -> None:
+    three, first = threading.Barrier(3), threading.Event()
 
     def work(part: int) -> tuple[int, int]:
-        nonlocal at_once, most
-        with lock:
-            at_once += 1
-            most = max(most, at_once)
-        time.sleep(0.03 if part % 3 else 0.0)
-        with lock:
-            at_once -= 1
+        if part < 3:
+            three.wait(timeout=60)
+        if part == 0:
+            assert first.wait(timeout=60)  # done after the others that began with it
+        elif part == 2:
+            first.set()
         return part, torch.get_num_threads()
 
     before = torch.get_num_threads()
     assert list(side_by_side(range(20), work, 3)) == [(part, 1) for part in range(20)]
-    assert most == 3
     assert torch.get_num_threads() == before
     assert not streams()
 
@@ -58,7 +55,7 @@ def test_no_stream_waits_for_a_slower_one() -> None:
     def work(part: int) -> int:
         if part == 0:
             for _ in range(29):
-                assert left.acquire(timeout=10)
+                assert left.acquire(timeout=60)
         else:
             left.release()
         return part

@@ -37,7 +37,7 @@ def test_any_other_waits_for_what_is_in_work_and_drops_the_rest() -> None:
 
     crew.submit(work)
     waiting = crew.submit(done.append, "never")
-    assert begun.wait(10)
+    assert begun.wait(60)
     with ThreadPoolExecutor(1) as other:
         leaving = other.submit(crew.leave)
         while not waiting.cancelled():

@@ -503,7 +503,7 @@ def edited(data: bytes, how: str, where: float, value: bytes) -> bytes:
     }[how]
 
 
-@settings(max_examples=400, deadline=5000, derandomize=True, database=None)
+@settings(max_examples=400, deadline=60_000, derandomize=True, database=None)
 @given(st.sampled_from(range(len(SMALL_FILES))), EDITS, st.booleans(), st.sampled_from([0, 8]))
 def test_no_damage_is_a_crash_a_wait_or_a_wrong_shape(
     which: int, edits: list[tuple[str, float, bytes]], exif: bool, at_least: int

@@ -118,7 +118,7 @@ def test_a_server_that_takes_the_question_and_gives_no_answer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, silent: bool
 ) -> None:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.setattr(download, "TIMEOUT", 0.2)
+    monkeypatch.setattr(download, "TIMEOUT", 0.2 if silent else 60)
     given_up = threading.Event()
 
     def take(listening: socket.socket) -> None:
@@ -126,7 +126,7 @@ def test_a_server_that_takes_the_question_and_gives_no_answer(
         with connection:
             connection.recv(1000)
             if silent:
-                given_up.wait(20)
+                given_up.wait(60)
 
     with socket.create_server(("127.0.0.1", 0)) as listening:
         thread = threading.Thread(target=take, args=(listening,))

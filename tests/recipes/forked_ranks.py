@@ -62,7 +62,7 @@ def played(number: int, scene: dict[str, Any]) -> dict[str, Any]:
         variables = {"RANK": str(rank), "WORLD_SIZE": str(world)}
         variables |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         children.append(forked(scene["words"], told[rank], variables if world > 1 else {}))
-    until = time.monotonic() + 60
+    until = time.monotonic() + 150
     while stop and not Path(stop).exists() and time.monotonic() < until:
         time.sleep(0.01)
     if stop:

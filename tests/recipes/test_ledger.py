@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -20,6 +16,7 @@ from alexkit.events import BadImage, Event, Note, silent
 from alexkit.recipes.ledger import HEADER, USED, Ledger
 from alexkit.recipes.run_dir import read_record
 from tests.conftest import Capsys, photos_in
+from tests.recipes.struck import struck
 
 RANDOM = ["--weights", "random", "--model", "squeezenet1_1", "--layer", "flatten"]
 
@@ -122,17 +119,9 @@ def test_a_killed_extraction_has_told_of_every_image(
     (tmp_path / "glass" / "00.png").write_bytes(b"<html>")
     words = ["features", "glass", *RANDOM, "--batch-size", "1", "--out", "one"]
     ledger = Path("one/bad_images.csv")
-    child = subprocess.Popen(
-        [sys.executable, "-c", "from alexkit.cli.app import program; program()", *words],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        stderr=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-    )
-    while child.poll() is None and not (ledger.exists() and len(rows(ledger)) > 5):
-        time.sleep(0.002)
-    child.kill()
-    assert child.wait(timeout=60) == -signal.SIGKILL
-    assert 5 < len(rows(ledger)) <= 41
+    child = struck([*words, "--json"], '"stage": "features", "done": 6,', signal.SIGKILL)
+    assert child.returncode == -signal.SIGKILL
+    assert 6 < len(rows(ledger)) <= 41
     assert run(words) == 0
     told = rows(ledger)[1:]
     assert sorted(path for path, _, _ in told) == [f"{i:02}.png" for i in range(40)]

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import h5py
@@ -17,16 +13,14 @@ import pytest
 from PIL import Image
 
 from alexkit.cli.app import run
-from alexkit.errors import AlexkitError
 from alexkit.features.store import FeatureStore
 from alexkit.images.opening import open_source
-from alexkit.images.pack import Status
 from alexkit.images.packed import open_pack
 from alexkit.recipes.run_dir import read_record
 from tests.conftest import Capsys, photos_in, textured_rgb
 from tests.recipes.conftest import Refused, ResultOf, working_in
+from tests.recipes.struck import struck
 
-PROGRAM = "from alexkit.cli.app import program; program()"
 PHOTOS = 300
 PACK = ["pack", "photos", "--size", "192", "--workers", "1"]
 KINDS = ("pixels", "jpeg")
@@ -44,53 +38,30 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def stop_after(
-    rows: int, out: str, folder: Path, number: signal.Signals, keep: str = "pixels"
-) -> int:
-    """Runs the command and sends a signal as soon as ``rows`` rows are in the file."""
-    child = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, *PACK, "--keep", keep, "--out", out],
-        cwd=folder,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    partial = folder / f"{out}.partial"
-    give_up = time.monotonic() + 60
-    while child.poll() is None and time.monotonic() < give_up:
-        try:
-            status = open_pack(partial, unfinished=True).status
-        except AlexkitError:  # not there yet
-            time.sleep(0.01)
-            continue
-        time.sleep(0.001)
-        if (np.asarray(status) != Status.TODO).sum() >= rows:
-            child.send_signal(number)
-            break
-    return child.wait(timeout=60)
-
-
 @pytest.mark.parametrize("keep", KINDS)
 def test_killed_twice_the_file_is_byte_equal(place: Path, keep: str, capsys: Capsys) -> None:
     out = f"killed-{keep}.pack"
-    for rows in (0, 128):
-        assert stop_after(rows, out, place, signal.SIGKILL, keep) == -signal.SIGKILL
+    words = [*PACK, "--keep", keep, "--out", out]
+    for says in ('"event": "stage_started"', '"done": 128'):
+        child = struck([*words, "--json"], says, signal.SIGKILL, place)
+        assert child.returncode == -signal.SIGKILL
         assert not (place / out).exists()
         assert run(["info", str(place / f"{out}.partial")]) == 0
         assert "the same command continues it" in capsys.readouterr().out
         assert run(["info", str(place / f"{out}.partial"), "--verify"]) == 4
     with working_in(place):
-        assert run([*PACK, "--keep", keep, "--out", out]) == 0
+        assert run(words) == 0
     assert "of it still to be written; " in capsys.readouterr().err
     assert (place / out).read_bytes() == (place / f"{keep}.pack").read_bytes()
     assert not (place / f"{out}.partial").exists()
 
 
 def test_stopped_by_a_signal_it_goes_on(place: Path) -> None:
-    assert stop_after(64, "S.pack", place, signal.SIGTERM) == 130
+    words = [*PACK, "--out", "S.pack"]
+    assert struck([*words, "--json"], '"done": 64', signal.SIGTERM, place).returncode == 130
     assert not (place / "S.pack").exists()
     with working_in(place):
-        assert run([*PACK, "--out", "S.pack"]) == 0
+        assert run(words) == 0
     assert (place / "S.pack").read_bytes() == (place / "pixels.pack").read_bytes()
 
 

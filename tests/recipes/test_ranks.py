@@ -71,7 +71,7 @@ def torchrun(words: list[str], folder: Path) -> Iterator[subprocess.Popen[str]]:
             process.terminate()
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 90.0) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = 200.0) -> None:
     until = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < until, "it never came about"
@@ -121,7 +121,7 @@ def check_equal(one: Path, other: Path) -> None:
 
 def test_two_ranks_make_the_file_of_one_process(place: Path) -> None:
     with torchrun([*FEATURES, "--out", "run"], place) as process:
-        out, told = process.communicate(timeout=120)
+        out, told = process.communicate(timeout=240)
     assert process.returncode == 0, told
     check_equal(place / "run/features.h5", place / "one.h5")
     assert out.count("flatten") == 1, "only rank 0 shows the result"

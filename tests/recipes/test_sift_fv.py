@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
+import signal
 import sys
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from alexkit.recipes import sift_fv
 from alexkit.recipes.options import FeaturesOptions
 from tests.conftest import Capsys, photos_in, textured_rgb
 from tests.recipes.conftest import Refused
+from tests.recipes.struck import struck
 
 pytest.importorskip("skimage.feature", reason="the extra sift is not installed")
 
@@ -146,20 +146,11 @@ def test_a_missing_package_is_told_before_anything_is_made(
 
 def test_a_killed_run_goes_on_with_its_codebook(photos: Path, tmp_path: Path) -> None:
     command = [*COMMAND, "--batch-size", "1", "--out", "f.h5", "--workers", "1"]
-    codebook, written = Path("f.h5.codebook.npz"), 0
-    program = "from alexkit.cli.app import program; program()"
-    words = [sys.executable, "-c", program, *command, "--json"]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        for event in map(json.loads, process.stdout):
-            if event["event"] == "stage_advanced" and event["stage"] == "features":
-                written = event["done"]
-            if written >= 2:
-                process.kill()
-                break
-    assert written
+    codebook = Path("f.h5.codebook.npz")
+    child = struck([*command, "--json"], '"stage": "features", "done": 2,', signal.SIGKILL)
+    assert child.returncode == -signal.SIGKILL
     with FeatureStore.open(Path("f.h5.partial")) as store:
-        assert written <= (store.status == Status.DONE).sum() < len(store)
+        assert 2 <= (store.status == Status.DONE).sum() < len(store)
     before = codebook.read_bytes()
     hidden = codebook.rename("hidden.npz")
     assert run(command) == 4, "never rows of two codebooks in one file"

@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 from alexkit.cli.app import run
 from alexkit.features.store import FeatureStore
@@ -19,9 +18,9 @@ from alexkit.recipes.run_dir import read_record
 from tests.conftest import photos_in
 from tests.recipes import killed_training
 from tests.recipes.conftest import working_in
+from tests.recipes.struck import struck
 
 ROOT = Path(__file__).resolve().parents[2]
-PROGRAM = "from alexkit.cli.app import program; program()"
 FEATURES = ["features", "photos", "--weights", "random", "--model", "squeezenet1_1"]
 FEATURES += ["--layer", "flatten", "--batch-size", "2"]
 # It has running statistics, an average of the weights and a schedule: all of it must be
@@ -38,38 +37,18 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def stopped(words: list[str], folder: Path, sign: str, number: signal.Signals) -> int:
-    """Runs a command line until ``sign`` is in a line of its stderr, then sends a signal.
-
-    The console tells a stage's beginning at once, so the work has just begun.
-    """
-    child = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, *words],
-        cwd=folder,
-        # Sums depend on how many threads share them, so both processes must have as many.
-        env=os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert child.stderr is not None
-    with child.stderr as lines:
-        for line in lines:
-            if sign in line:
-                child.send_signal(number)
-                break
-        rest = lines.read()
-    status = child.wait(timeout=60)
-    if number != signal.SIGKILL:
-        *_, error, hint = rest.splitlines()
-        assert error.startswith(f"error: stopped by {number.name}; ")
-        assert hint.startswith("hint: the same command continues")
-    return status
+def stopped(words: list[str], folder: Path, says: str, number: signal.Signals) -> None:
+    """Runs a command line until it says something; it ends as one that was told to stop."""
+    child = struck(words, says, number, folder)
+    assert child.returncode == 130
+    *_, error, hint = child.stderr.splitlines()
+    assert error.startswith(f"error: stopped by {number.name}; ")
+    assert hint.startswith("hint: the same command continues")
 
 
 def test_training_continues_to_the_same_weights(place: Path) -> None:
     out = "train"
-    status = stopped([*TRAIN, "--out", out], place, "epoch 2/2", signal.SIGTERM)
-    assert status == 130
+    stopped([*TRAIN, "--out", out], place, "epoch 2/2", signal.SIGTERM)
     assert read_record(place / out)["state"] == "interrupted"
     with working_in(place):
         assert run([*TRAIN, "--out", out]) == 0
@@ -130,8 +109,7 @@ def test_thirty_kills_of_a_run_on_real_photos(real_data: Path, tmp_path: Path) -
 
 
 def test_features_continue_to_the_same_file(place: Path) -> None:
-    status = stopped([*FEATURES, "--out", "F.h5"], place, "features: 24 images", signal.SIGINT)
-    assert status == 130
+    stopped([*FEATURES, "--out", "F.h5"], place, "features: 24 images", signal.SIGINT)
     assert (place / "F.h5.partial").exists()
     assert not (place / "F.h5").exists()
     with working_in(place):

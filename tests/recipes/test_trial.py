@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -16,12 +15,13 @@ from alexkit.features.extract import FeatureBatch
 from alexkit.images.draws import Rows
 from alexkit.images.opening import open_source
 from alexkit.models.zoo import load_backbone
+from alexkit.recipes import trial
 from alexkit.recipes.extraction import Job
 from alexkit.recipes.layers import Stored
 from alexkit.recipes.meter import Meter
 from alexkit.recipes.options import FeaturesOptions
 from alexkit.recipes.trial import LEAST_BATCHES, features_tried
-from tests.conftest import photos_in
+from tests.conftest import Clock, photos_in
 
 BATCH, THREADS = 4, 1
 COUNT = LEAST_BATCHES * BATCH
@@ -61,14 +61,15 @@ class SlowInLargeBatches(Job):
         sizes.append(self.batch_size)
         for first in range(0, len(rows), self.batch_size):
             part = rows[first : first + self.batch_size]
-            time.sleep(0.002 * len(part) ** 2)
+            CLOCK.now += len(part) ** 2
             yield FeatureBatch(part, {}, ())
 
 
-sizes: list[int] = []
+CLOCK, sizes = Clock(), list[int]()
 
 
-def test_the_quickest_goes_on(job: Job) -> None:
+def test_the_quickest_goes_on(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trial, "time", CLOCK)
     slow = SlowInLargeBatches(**vars(job))
     sizes.clear()
     told: list[Event] = []

@@ -14,12 +14,12 @@ from torch.distributed import HashStore
 from alexkit.errors import Interrupted, UsageError, WorkerFailed
 from alexkit.training import launch
 from alexkit.training.launch import VARIABLES, Ranks, launched_rank, start
+from tests.conftest import Clock
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launch, "BEAT_SECONDS", 0.05)
-    monkeypatch.setattr(launch, "SILENT_SECONDS", 1.0)
     monkeypatch.setattr(launch, "STOPPING_SECONDS", 1.0)
     monkeypatch.setattr(launch, "PAUSE_SECONDS", 0.01)
 
@@ -37,13 +37,6 @@ def three() -> Iterator[list[Ranks]]:
 def kill(one: Ranks) -> None:
     """No word any more, as after a kill."""
     one._over.set()
-
-
-def checked_for(one: Ranks, seconds: float) -> None:
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        one.check()
-        time.sleep(0.02)
 
 
 def nothing() -> None:
@@ -79,16 +72,33 @@ def test_what_is_told_is_heard_and_counts_are_shared(three: list[Ranks]) -> None
         assert second.add("done", 4) == first.add("done") == 7
 
 
-def test_a_rank_that_is_silent_is_dead(three: list[Ranks]) -> None:
-    first, second, third = three
-    for one in three:
-        one.__enter__()
-    checked_for(first, 1.5)
-    kill(third)
+def test_a_rank_says_that_it_lives(three: list[Ranks]) -> None:
+    begun, give_up = three[0].add(launch._beat(1)), time.monotonic() + 60
+    with three[1]:
+        while three[0].add(launch._beat(1)) < begun + 3:
+            assert time.monotonic() < give_up
+            time.sleep(0.01)
+
+
+def test_a_rank_that_is_silent_is_dead(
+    three: list[Ranks], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(launch, "time", clock)
+    first, second, _ = three
+
+    def looking(one: Ranks, seconds: int, living: list[Ranks]) -> None:
+        for _ in range(seconds):
+            clock.sleep(1.0)
+            for other in living:
+                other.add(launch._beat(other.rank), 1)
+            one.check()
+
+    looking(first, 100, three)
+    looking(first, 25, [first, second])
     with pytest.raises(WorkerFailed, match="rank 2 is dead"):
-        checked_for(first, 5)
-    checked_for(second, 1.5)  # needs rank 0 only
-    kill(first)
+        looking(first, 10, [first, second])
+    looking(second, 100, [first])  # needs rank 0 only
     with pytest.raises(WorkerFailed, match="rank 0 is dead"):
         second.hear("result", nothing)
 
@@ -121,7 +131,6 @@ def test_a_stop_because_another_died_names_it(three: list[Ranks]) -> None:
     first, second, third = three
     second.__enter__()
     third.__enter__()
-    checked_for(first, 0.2)
     kill(second)
     second._beating.join()
     with pytest.raises(WorkerFailed, match="rank 1 is dead"), first:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -12,8 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alexkit.errors import DataError
+from alexkit.training import loop
 from alexkit.training.loop import StepResult, fit, step_seed, validate
 from alexkit.training.optim import make_optimizer, optimizer_state
+from tests.conftest import Clock
 
 MakeNet = Callable[..., nn.Module]
 Pair = tuple[Tensor, Tensor]
@@ -29,6 +30,7 @@ def start(
     batches: Iterator[Pair] | list[Pair],
     *,
     optimizer: torch.optim.SGD | None = None,
+    prepare: Callable[[Pair], Pair] = as_is,
     loss_fn: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
     seed: int = 0,
     first_step: int = 0,
@@ -37,7 +39,7 @@ def start(
         net,
         batches,
         optimizer or make_optimizer([{"params": net.parameters()}]),
-        prepare=as_is,
+        prepare=prepare,
         loss_fn=loss_fn,
         lr=lambda step: 0.05,
         seed=seed,
@@ -94,38 +96,24 @@ def test_the_figures_of_a_step(make_net: MakeNet, make_batches: MakeBatches) -> 
     assert result.gradient_norm == pytest.approx(math.sqrt(squares), rel=1e-5)
 
 
-def test_waiting_is_the_time_of_the_data_and_not_of_the_reader(
-    make_net: MakeNet, make_batches: MakeBatches
+def test_waiting_is_the_time_of_the_data_and_of_no_one_else(
+    make_net: MakeNet, make_batches: MakeBatches, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def slowly() -> Iterator[Pair]:
+    clock = Clock()
+    monkeypatch.setattr(loop, "time", clock)
+
+    def arriving() -> Iterator[Pair]:
         for pair in make_batches(0, 2):
-            time.sleep(0.1)
+            clock.now += 1.0
             yield pair
 
-    run = start(make_net(), slowly())
-    first = next(run)
-    time.sleep(1.0)  # validating, saving
-    for result in (first, next(run)):
-        assert 0.1 <= result.seconds_waiting < result.seconds < 1.0
-
-
-def test_time_to_prepare_is_not_waiting(make_net: MakeNet, make_batches: MakeBatches) -> None:
-    def slowly(pair: Pair) -> Pair:
-        time.sleep(0.1)
+    def prepared(pair: Pair) -> Pair:
+        clock.now += 10.0
         return pair
 
-    net = make_net()
-    optimizer = make_optimizer([{"params": net.parameters()}])
-    (result,) = fit(
-        net,
-        make_batches(0, 1),
-        optimizer,
-        prepare=slowly,
-        loss_fn=F.cross_entropy,
-        lr=lambda step: 0.1,
-        seed=0,
-    )
-    assert result.seconds_waiting < 0.1 <= result.seconds
+    for result in start(make_net(), arriving(), prepare=prepared):
+        assert (result.seconds_waiting, result.seconds) == (1.0, 11.0)
+        clock.now += 100.0  # validating, saving
 
 
 def test_randomness_depends_on_the_seed_and_the_step_only(
