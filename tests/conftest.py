@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,6 @@ from alexkit.choices import FeatureDtype
 from alexkit.features.layout import Plan, RowTable, Status
 from alexkit.features.store import FeatureStore
 
-MakeFolder = Callable[[Path, Mapping[str, int]], Path]
 Capsys = pytest.CaptureFixture[str]
 
 
@@ -106,9 +105,10 @@ def feature_file(
 
 
 @pytest.fixture
-def make_folder() -> MakeFolder:
-    """:func:`photos_in`, for tests that cannot import it."""
-    return photos_in
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where indexes are remembered: a folder of the test's own, which is not there yet."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "alexkit" / "indexes"
 
 
 @pytest.fixture(scope="session")

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
-from alexkit.images.augment import (
-    COLOR_AXES,
-    COLOR_SIGMA,
-    _gathered,
-    _sliced,
-    augment,
-)
+from alexkit.images.augment import COLOR_AXES, COLOR_SIGMA, _gathered, _sliced, augment
 from alexkit.images.preprocess import Preprocess
 
 SMALL = Preprocess(resize=40, crop=32)
@@ -72,7 +68,7 @@ def test_known_pixels() -> None:
 def test_every_crop_and_flip_comes_up_equally_often() -> None:
     count = 20_000
     pixels = coordinates(1, side=4).expand(count, -1, -1, -1)
-    how = Preprocess(resize=4, crop=2, mean=PLAIN.mean, std=PLAIN.std, scale=1.0)
+    how = replace(PLAIN, resize=4, crop=2)
     x = augment(pixels, how, seed=0, epoch=0, rows=np.arange(count), color=False)
     top, left = x[:, 0, 0, 0].long(), x[:, 1, 0].min(dim=1).values.long()
     flipped = (x[:, 1, 0, 0] > x[:, 1, 0, 1]).long()
@@ -85,7 +81,7 @@ def test_every_crop_and_flip_comes_up_equally_often() -> None:
 def test_color_noise_has_the_published_covariance() -> None:
     count = 50_000
     grey = torch.full((1, 2, 2, 3), 100, dtype=torch.uint8).expand(count, -1, -1, -1)
-    how = Preprocess(resize=2, crop=2, mean=PLAIN.mean, std=PLAIN.std, scale=1.0)
+    how = replace(PLAIN, resize=2, crop=2)
     x = augment(grey, how, seed=0, epoch=0, rows=np.arange(count))
     assert torch.equal(x, x[:, :, :1, :1].expand_as(x))  # one draw an image
     noise = x[:, :, 0, 0].double().numpy() - 100
@@ -101,22 +97,10 @@ def test_color_noise_has_the_published_covariance() -> None:
 def test_noise_is_scaled_and_ordered_like_the_pixels() -> None:
     pixels, rows = images(4), np.arange(4)
     rgb = augment(pixels, PLAIN, seed=0, epoch=0, rows=rows)
-    bgr = augment(
-        pixels,
-        Preprocess(
-            resize=40,
-            crop=32,
-            mean=(30.0, 20.0, 10.0),
-            std=(4.0, 2.0, 1.0),
-            scale=0.5,
-            channels="BGR",
-        ),
-        seed=0,
-        epoch=0,
-        rows=rows,
-    )
-    mean = torch.tensor([30.0, 20.0, 10.0])[:, None, None]
-    std = torch.tensor([4.0, 2.0, 1.0])[:, None, None]
+    mean, std = (30.0, 20.0, 10.0), (4.0, 2.0, 1.0)
+    how = replace(PLAIN, mean=mean, std=std, scale=0.5, channels="BGR")
+    bgr = augment(pixels, how, seed=0, epoch=0, rows=rows)
+    mean, std = (torch.tensor(values)[:, None, None] for values in (mean, std))
     torch.testing.assert_close(bgr, (rgb.flip(1) * 0.5 - mean) / std)
 
 

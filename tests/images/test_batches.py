@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +17,12 @@ from alexkit.errors import UnreadableImage
 from alexkit.images.augment import augment
 from alexkit.images.batches import BadRow, Batch, Remark, epoch_order, read_batches
 from alexkit.images.decode import decode
+from alexkit.images.draws import Rows
 from alexkit.images.files import FileSource
 from alexkit.images.opening import open_source
 from alexkit.images.preprocess import Preprocess
 
+Square = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.uint8]]
 SMALL = Preprocess(resize=20, crop=16)
 SMALL_TRAINING = Preprocess(resize=24, crop=16)
 BAD = (3, 4, 5, 17)
@@ -48,12 +50,20 @@ def photos(tmp_path: Path) -> FileSource:
     return source
 
 
-def run(
-    source: FileSource, rows: npt.NDArray[np.int64], size: int, threads: int
-) -> list[Batch]:
-    return list(
-        read_batches(source, rows, SMALL.square, batch_size=size, threads=threads, exif=False)
-    )
+def reading(
+    source: FileSource,
+    rows: Rows,
+    size: int,
+    threads: int,
+    square: Square = SMALL.square,
+    **ranks: int,
+) -> Iterator[Batch]:
+    options = {"batch_size": size, "threads": threads, **ranks}
+    return read_batches(source, rows, square, exif=False, **options)
+
+
+def run(source: FileSource, rows: Rows, size: int, threads: int) -> list[Batch]:
+    return list(reading(source, rows, size, threads))
 
 
 def assert_same(one: list[Batch], other: list[Batch]) -> None:
@@ -88,16 +98,8 @@ def test_ranks_share_the_batches_of_one_process(photos: FileSource, ranks: int) 
         return {int(row): one.numpy().tobytes() for row, one in zip(batch.rows, x, strict=True)}
 
     def read(threads: int, rank: int = 0, ranks: int = 1) -> list[dict[int, bytes]]:
-        batches = read_batches(
-            photos,
-            rows,
-            SMALL_TRAINING.train_square,
-            batch_size=8,
-            threads=threads,
-            exif=False,
-            rank=rank,
-            ranks=ranks,
-        )
+        square = SMALL_TRAINING.train_square
+        batches = reading(photos, rows, 8, threads, square, rank=rank, ranks=ranks)
         return [pixels(batch) for batch in batches]
 
     alone = read(0)
@@ -112,16 +114,7 @@ def test_ranks_share_the_batches_of_one_process(photos: FileSource, ranks: int) 
 
 
 def test_a_rank_without_a_row_of_the_last_batch_gets_an_empty_one(photos: FileSource) -> None:
-    *_, last = read_batches(
-        photos,
-        np.arange(3),
-        SMALL.square,
-        batch_size=2,
-        threads=1,
-        exif=False,
-        rank=1,
-        ranks=2,
-    )
+    *_, last = reading(photos, np.arange(3), 2, 1, rank=1, ranks=2)
     assert last.rows.tolist() == []
     assert last.pixels.shape == (0, 16, 16, 3)
 
@@ -165,9 +158,7 @@ def test_a_subset_in_any_order(photos: FileSource) -> None:
 
 
 def test_leaving_early_leaves_no_thread(photos: FileSource) -> None:
-    batches = read_batches(
-        photos, np.arange(23), SMALL.square, batch_size=2, threads=4, exif=False
-    )
+    batches = reading(photos, np.arange(23), 2, 4)
     assert isinstance(batches, Iterator)
     assert not decoders()  # nothing starts before it is asked for
     next(batches)
@@ -183,8 +174,7 @@ def test_a_bug_in_a_thread_comes_out(photos: FileSource, threads: int) -> None:
             raise ZeroDivisionError("a bug")
         return SMALL.square(rgb)
 
-    rows = np.arange(23)
-    batches = read_batches(photos, rows, broken, batch_size=4, threads=threads, exif=False)
+    batches = reading(photos, np.arange(23), 4, threads, broken)
     with pytest.raises(ZeroDivisionError, match="a bug"):
         list(batches)
     assert not decoders()
@@ -199,8 +189,7 @@ def test_reading_ahead_is_bounded(photos: FileSource) -> None:
             return super().read(row)
 
     source = Counting(**vars(photos))
-    rows = np.tile(np.arange(3), 100)
-    batches = read_batches(source, rows, SMALL.square, batch_size=10, threads=1, exif=False)
+    batches = reading(source, np.tile(np.arange(3), 100), 10, 1)
     next(batches)
     give_up = time.monotonic() + 60
     while len(asked) < 30 and time.monotonic() < give_up:

@@ -13,10 +13,7 @@ from alexkit.images.opening import open_source
 from alexkit.images.source import SizedSource
 from tests.images.archives import tar_bytes
 
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 def contents() -> dict[str, bytes]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import pickle
-import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from alexkit.errors import DataError, UnreadableImage, UsageError
+from alexkit.errors import DataError, UnreadableImage
 from alexkit.images.opening import open_source
 from alexkit.images.source import ImageSource
 from tests.images.archives import tiny_jpeg
@@ -23,9 +23,9 @@ except ImportError:
     pa = None
 
 wants_pyarrow = pytest.mark.skipif(
-    pa is None,
-    reason='pyarrow is not installed: pip install "alexkit[datasets]"',
+    pa is None, reason='pyarrow is not installed: pip install "alexkit[datasets]"'
 )
+pytestmark = wants_pyarrow
 
 FEATURES = {
     "picture": {"_type": "Image"},
@@ -33,14 +33,16 @@ FEATURES = {
 }
 
 
+def image_column(images: list[dict[str, Any] | None]) -> Any:
+    return pa.array(images, pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
+
+
 def a_table(numbers: list[int], record: bool = True, names: tuple[str, str] = ("", "")) -> Any:
-    images = [{"bytes": tiny_jpeg(n), "path": f"{n}.jpg"} for n in numbers]
-    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    images = image_column([{"bytes": tiny_jpeg(n), "path": f"{n}.jpg"} for n in numbers])
     picture, label = names if not record else ("picture", "kind")
     kept = {b"huggingface": json.dumps({"info": {"features": FEATURES}}).encode()}
-    return pa.table(
-        {picture: pa.array(images, kind), label: pa.array([n % 3 for n in numbers])}
-    ).replace_schema_metadata(kept if record else None)
+    table = pa.table({picture: images, label: pa.array([n % 3 for n in numbers])})
+    return table.replace_schema_metadata(kept if record else None)
 
 
 def save_to_disk(folder: Path, table: Any, split: str, shards: int = 2) -> Path:
@@ -74,7 +76,6 @@ def table_of(source: ImageSource) -> list[tuple[str, str]]:
 KINDS = ("dog", "ant", "cat")
 
 
-@wants_pyarrow
 def test_a_saved_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_to_disk(tmp_path / "d", a_table(list(range(7))), "train")
     monkeypatch.chdir(tmp_path)
@@ -88,7 +89,6 @@ def test_a_saved_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert open_source(Path(source.root)).fingerprint() == source.fingerprint()
 
 
-@wants_pyarrow
 def test_a_saved_dict_of_datasets(tmp_path: Path) -> None:
     save_to_disk(tmp_path / "validation", a_table([5, 6]), "validation", shards=1)
     save_to_disk(tmp_path / "train", a_table([0, 1, 2]), "train")
@@ -99,7 +99,6 @@ def test_a_saved_dict_of_datasets(tmp_path: Path) -> None:
     assert any("val has no image of 1 class ('ant')" in note for note in source.notes)
 
 
-@wants_pyarrow
 @pytest.mark.parametrize("record", [True, False])
 def test_parquet_in_groups(tmp_path: Path, record: bool) -> None:
     names = ("image", "label")
@@ -119,9 +118,7 @@ def test_parquet_in_groups(tmp_path: Path, record: bool) -> None:
     assert pickle.loads(pickle.dumps(source)).read(33) == expected[33]
 
 
-@wants_pyarrow
 def test_one_parquet_file_and_rows_without_label_or_image(tmp_path: Path) -> None:
-    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     beside = tmp_path / "beside.jpg"
     beside.write_bytes(tiny_jpeg(3))
     images = [
@@ -130,7 +127,7 @@ def test_one_parquet_file_and_rows_without_label_or_image(tmp_path: Path) -> Non
         {"bytes": None, "path": "gone.jpg"},
         {"bytes": b"x", "path": None},
     ]
-    table = pa.table({"image": pa.array(images, kind), "label": pa.array([-1, 0, None, 1])})
+    table = pa.table({"image": image_column(images), "label": pa.array([-1, 0, None, 1])})
     source = open_source(write_parquet(tmp_path / "x.parquet", table))
     assert source.labels.tolist() == [-1, 0, -1, 1]
     assert source.read(1) == tiny_jpeg(3)
@@ -141,20 +138,17 @@ def test_one_parquet_file_and_rows_without_label_or_image(tmp_path: Path) -> Non
         source.read(2)
 
 
-@wants_pyarrow
 @pytest.mark.parametrize("named", ["/etc/hostname", "../beside.jpg", "link.jpg", "", "a\0.jpg"])
 def test_a_dataset_does_not_choose_among_ones_own_files(tmp_path: Path, named: str) -> None:
     (tmp_path / "beside.jpg").write_bytes(b"private")
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "link.jpg").symlink_to("../beside.jpg")
-    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-    table = pa.table({"image": pa.array([{"bytes": None, "path": named}], kind)})
+    table = pa.table({"image": image_column([{"bytes": None, "path": named}])})
     source = open_source(write_parquet(tmp_path / "d" / "x.parquet", table))
     with pytest.raises(UnreadableImage, match=r"the dataset names the file .* outside"):
         source.read(0)
 
 
-@wants_pyarrow
 @pytest.mark.parametrize(
     ("labels", "classes", "expected"),
     [
@@ -173,7 +167,6 @@ def test_labels_of_other_types(
     assert source.labels.tolist() == expected
 
 
-@wants_pyarrow
 @pytest.mark.parametrize("number", [3, -2])
 def test_a_label_without_a_name_is_refused(tmp_path: Path, number: int) -> None:
     table = a_table([0, 1, 2]).set_column(1, "kind", pa.array([0, number, 1]))
@@ -181,7 +174,6 @@ def test_a_label_without_a_name_is_refused(tmp_path: Path, number: int) -> None:
         open_source(write_parquet(tmp_path / "x.parquet", table))
 
 
-@wants_pyarrow
 @pytest.mark.parametrize("record", [b"{", b"[]", b"{}", b'{"info": {"features": []}}'])
 def test_a_record_of_columns_that_is_odd(tmp_path: Path, record: bytes) -> None:
     table = a_table([0, 1], False, ("image", "label"))
@@ -191,27 +183,38 @@ def test_a_record_of_columns_that_is_odd(tmp_path: Path, record: bytes) -> None:
         open_source(place)
 
 
-@wants_pyarrow
-def test_a_group_that_lost_an_image_gives_none_for_another(tmp_path: Path) -> None:
-    place = write_parquet(
-        tmp_path / "x.parquet", a_table(list(range(9)), False, ("image", "y"))
-    )
+def lose_an_image(data: bytearray, column: Any) -> None:
+    """Number of values in the header of a data page: field 5, its field 1; twice the number."""
+    data[data.index(b"\x2c\x15\x06", column.data_page_offset) + 2] = 2 * 2
+
+
+def overwrite(data: bytearray, column: Any) -> None:
+    begin, size = column.dictionary_page_offset, column.total_compressed_size
+    begin = begin or column.data_page_offset
+    data[begin : begin + size] = b"\xff" * size
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [(lose_an_image, "damaged here: 2 images in 3 rows"), (overwrite, "damaged here: ")],
+)
+def test_a_damaged_group_costs_its_rows_alone_and_gives_none_for_another(
+    tmp_path: Path, damage: Callable[[bytearray, Any], None], said: str
+) -> None:
+    table = a_table(list(range(9)), False, ("image", "y"))
+    place = write_parquet(tmp_path / "x.parquet", table)
     data = bytearray(place.read_bytes())
-    begin = pq.ParquetFile(place).metadata.row_group(1).column(0).data_page_offset
-    # Number of values in the header of a data page: field 5, its field 1; twice the number.
-    at = data.index(b"\x2c\x15\x06", begin) + 2
-    data[at] = 2 * 2
+    damage(data, pq.ParquetFile(place).metadata.row_group(1).column(0))
     place.write_bytes(data)
     source = open_source(place)
     for row in range(9):
         if 3 <= row < 6:
-            with pytest.raises(UnreadableImage, match="damaged here: 2 images in 3 rows"):
+            with pytest.raises(UnreadableImage, match=rf"x\.parquet is {said}"):
                 source.read(row)
         else:
             assert source.read(row) == tiny_jpeg(row)
 
 
-@wants_pyarrow
 def test_what_is_told_of_damage_can_be_printed(tmp_path: Path) -> None:
     place = write_parquet(tmp_path / "x.parquet", a_table([0, 1], False, ("image", "y")))
     data = bytearray(place.read_bytes())
@@ -222,26 +225,6 @@ def test_what_is_told_of_damage_can_be_printed(tmp_path: Path) -> None:
     assert caught.value.message.isprintable()
 
 
-@wants_pyarrow
-def test_a_damaged_group_costs_its_rows_alone(tmp_path: Path) -> None:
-    place = write_parquet(
-        tmp_path / "x.parquet", a_table(list(range(9)), False, ("image", "y"))
-    )
-    column = pq.ParquetFile(place).metadata.row_group(1).column(0)
-    data = bytearray(place.read_bytes())
-    begin = column.dictionary_page_offset or column.data_page_offset
-    data[begin : begin + column.total_compressed_size] = b"\xff" * column.total_compressed_size
-    place.write_bytes(data)
-    source = open_source(place)
-    for row in range(9):
-        if 3 <= row < 6:
-            with pytest.raises(UnreadableImage, match=r"x\.parquet is damaged here: "):
-                source.read(row)
-        else:
-            assert source.read(row) == tiny_jpeg(row)
-
-
-@wants_pyarrow
 def test_what_is_no_image_dataset(tmp_path: Path) -> None:
     table = pa.table({"text": ["a"], "label": [1]})
     with pytest.raises(DataError, match="no column of images: text, label"):
@@ -259,7 +242,6 @@ def test_what_is_no_image_dataset(tmp_path: Path) -> None:
         open_source(folder)
 
 
-@wants_pyarrow
 @pytest.mark.parametrize(
     ("file", "text"),
     [
@@ -279,19 +261,8 @@ def test_a_record_of_files_that_is_odd(tmp_path: Path, file: str, text: str) -> 
         open_source(folder)
 
 
-@wants_pyarrow
 def test_class_folders_with_parquet_beside_stay_a_folder(tmp_path: Path) -> None:
     write_parquet(tmp_path / "notes.parquet", a_table([1]))
     (tmp_path / "cat").mkdir()
     (tmp_path / "cat" / "1.jpg").write_bytes(tiny_jpeg(1))
     assert open_source(tmp_path).kind == "folder"
-
-
-def test_without_pyarrow_the_extra_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "pyarrow", None)  # as if it were not installed
-    (tmp_path / "x.parquet").write_bytes(b"PAR1")
-    with pytest.raises(UsageError, match="needs pyarrow") as caught:
-        open_source(tmp_path / "x.parquet")
-    assert "alexkit[datasets]" in caught.value.hint

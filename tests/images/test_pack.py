@@ -81,51 +81,45 @@ def encoding(request: pytest.FixtureRequest) -> JpegEncoding | None:
     return KINDS[request.param]
 
 
-Block = Batch | EncodedBatch
+class Packing:
+    """Images on their way into a pack; ``encoding`` None is pixels."""
+
+    def __init__(
+        self,
+        path: Path,
+        source: ImageSource,
+        encoding: JpegEncoding | None,
+        preprocess: Preprocess = SMALL,
+    ) -> None:
+        self.path, self.source = path, source
+        self.given = {"preprocess": preprocess, "provenance": PROVENANCE, "encoding": encoding}
+
+    def begin(self, **changes: object) -> PackWriter:
+        return begin_pack(self.path, self.source, **self.given | changes)  # type: ignore[arg-type]
+
+    def blocks(self, first: int = 0) -> list[Batch] | list[EncodedBatch]:
+        rows = np.arange(first, len(self.source))
+        how, encoding = self.given["preprocess"], self.given["encoding"]
+        options = {"batch_size": BLOCK_ROWS, "threads": 2}
+        if encoding is not None:
+            return list(read_encoded(self.source, rows, how, encoding, **options))
+        return list(read_batches(self.source, rows, how.train_square, exif=how.exif, **options))
+
+    def fill(self, writer: PackWriter) -> None:
+        for batch in self.blocks(writer.done):
+            writer.append(writer.done, batch)
+
+    def pack(self) -> PackSource:
+        with self.begin() as writer:
+            self.fill(writer)
+            writer.finish()
+        return open_pack(self.path)
 
 
-def blocks(
-    source: ImageSource,
-    encoding: JpegEncoding | None,
-    first: int = 0,
-    preprocess: Preprocess = SMALL,
-) -> list[Block]:
-    rows = np.arange(first, len(source))
-    if encoding is not None:
-        return list(
-            read_encoded(source, rows, preprocess, encoding, batch_size=BLOCK_ROWS, threads=2)
-        )
-    return list(
-        read_batches(
-            source,
-            rows,
-            preprocess.train_square,
-            batch_size=BLOCK_ROWS,
-            threads=0,
-            exif=preprocess.exif,
-        )
-    )
-
-
-def begun(
-    path: Path, source: ImageSource, encoding: JpegEncoding | None, **changes: object
-) -> PackWriter:
-    given = {"preprocess": SMALL, "provenance": PROVENANCE, "encoding": encoding, **changes}
-    return begin_pack(path, source, **given)  # type: ignore[arg-type]
-
-
-def packed(
-    path: Path,
-    source: ImageSource,
-    encoding: JpegEncoding | None,
-    preprocess: Preprocess = SMALL,
-) -> PackSource:
-    with begun(path, source, encoding, preprocess=preprocess) as writer:
-        done = 0
-        for batch in blocks(source, encoding, preprocess=preprocess):
-            done = writer.append(done, batch)
-        writer.finish()
-    return open_pack(path)
+@pytest.fixture
+def packing(photos: ImageSource, encoding: JpegEncoding | None, tmp_path: Path) -> Packing:
+    """Of the photos into an empty folder."""
+    return Packing(tmp_path / "x.pack", photos, encoding)
 
 
 def packed_end(path: Path, row: int) -> int:
@@ -141,7 +135,7 @@ def pixels_of(pack: PackSource, row: int) -> np.ndarray:
 def pack(
     photos: ImageSource, encoding: JpegEncoding | None, tmp_path_factory: pytest.TempPathFactory
 ) -> PackSource:
-    return packed(tmp_path_factory.mktemp("packs") / "x.pack", photos, encoding)
+    return Packing(tmp_path_factory.mktemp("packs") / "x.pack", photos, encoding).pack()
 
 
 LARGE = Preprocess(resize=300, crop=268)
@@ -160,7 +154,7 @@ LARGE = Preprocess(resize=300, crop=268)
 def test_of_ready_pixels_no_more_than_a_cut_is_taken_for_one(
     photos: ImageSource, tmp_path: Path, square: Callable[[np.ndarray], np.ndarray]
 ) -> None:
-    pack = packed(tmp_path / "large.pack", photos, None, LARGE)
+    pack = Packing(tmp_path / "large.pack", photos, None, LARGE).pack()
     rows = np.flatnonzero(pack.status == Status.DONE)[::9]
     (batch,) = read_batches(pack, rows, square, batch_size=len(rows), threads=1, exif=False)
     expected = np.stack([square(pixels_of(pack, int(row))) for row in rows])
@@ -253,7 +247,7 @@ class TestReading:
     def test_a_pack_of_a_pack_holds_the_same(
         self, pack: PackSource, encoding: JpegEncoding | None, tmp_path: Path
     ) -> None:
-        again = packed(tmp_path / "again.pack", pack, encoding)
+        again = Packing(tmp_path / "again.pack", pack, encoding).pack()
         for row in np.flatnonzero(pack.status == Status.DONE):
             assert again.read(row) == pack.read(row)
         assert again.noted() == pack.noted()
@@ -290,10 +284,11 @@ def test_differences_are_named(pack: PackSource) -> None:
 def test_fingerprint_is_of_the_content(
     pack: PackSource, photos: ImageSource, encoding: JpegEncoding | None, tmp_path: Path
 ) -> None:
-    same = packed(tmp_path / "same.pack", photos, encoding)
-    assert same.fingerprint() == pack.fingerprint()
-    other = packed(tmp_path / "other.pack", photos, encoding, Preprocess(resize=21, crop=16))
-    assert other.fingerprint() != pack.fingerprint()
+    path = tmp_path / "x.pack"
+    for preprocess in (SMALL, Preprocess(resize=21, crop=16)):
+        made = Packing(path, photos, encoding, preprocess).pack()
+        assert (made.fingerprint() == pack.fingerprint()) is (preprocess == SMALL)
+        path.unlink()
 
 
 class TestDamage:
@@ -336,7 +331,7 @@ class TestDamage:
 
     def test_ends_of_jpeg_files(self, photos: ImageSource, tmp_path: Path) -> None:
         path = tmp_path / "x.pack"
-        whole = packed(path, photos, JpegEncoding()).path.read_bytes()
+        whole = Packing(path, photos, JpegEncoding()).pack().path.read_bytes()
         for entry, value, wrong in (
             (5, 1 + packed_end(path, 5), ["the tables"]),
             (
@@ -360,17 +355,11 @@ class TestDamage:
     def test_a_jpeg_damaged_since_is_a_bad_image(
         self, photos: ImageSource, tmp_path: Path
     ) -> None:
-        pack = packed(tmp_path / "x.pack", photos, JpegEncoding())
+        pack = Packing(tmp_path / "x.pack", photos, JpegEncoding()).pack()
         with h5py.File(pack.path, "r+") as file:
             file["jpeg"][packed_end(pack.path, 0) : packed_end(pack.path, 1)] = 0
-        (batch,) = read_batches(
-            open_pack(pack.path),
-            np.arange(3),
-            SMALL.square,
-            batch_size=3,
-            threads=2,
-            exif=False,
-        )
+        found, rows = open_pack(pack.path), np.arange(3)
+        (batch,) = read_batches(found, rows, SMALL.square, batch_size=3, threads=2, exif=False)
         assert [bad.row for bad in batch.bad] == [1]
 
     @pytest.mark.parametrize("kept", [0, 100, 5000, -1])
@@ -431,38 +420,29 @@ class TestDamage:
 
 class TestWriting:
     def test_stopped_between_blocks_it_goes_on_to_the_same_bytes(
-        self,
-        photos: ImageSource,
-        pack: PackSource,
-        encoding: JpegEncoding | None,
-        tmp_path: Path,
+        self, packing: Packing, pack: PackSource, tmp_path: Path
     ) -> None:
-        path = tmp_path / "x.pack"
         for done in (0, 64, 128, COUNT):
-            with begun(path, photos, encoding) as writer:
+            with packing.begin() as writer:
                 assert writer.done == done
                 assert sorted(writer.unreadable()) == [row for row in BAD if row < done]
                 if done < COUNT:
-                    assert writer.append(done, blocks(photos, encoding, done)[0]) > done
+                    assert writer.append(done, packing.blocks(done)[0]) > done
                 else:
                     writer.finish()
-            assert path.exists() is (done == COUNT)
-        assert path.read_bytes() == pack.path.read_bytes()
-        assert list(tmp_path.iterdir()) == [path]
+            assert packing.path.exists() is (done == COUNT)
+        assert packing.path.read_bytes() == pack.path.read_bytes()
+        assert list(tmp_path.iterdir()) == [packing.path]
 
     def test_a_block_without_its_statuses_is_written_again(
-        self,
-        photos: ImageSource,
-        pack: PackSource,
-        encoding: JpegEncoding | None,
-        tmp_path: Path,
+        self, packing: Packing, pack: PackSource, encoding: JpegEncoding | None
     ) -> None:
-        path = tmp_path / "x.pack"
-        with begun(path, photos, encoding) as writer:
-            writer.append(0, blocks(photos, encoding)[0])
+        with packing.begin() as writer:
+            writer.append(0, packing.blocks()[0])
         # Not with h5py, which cuts off what it does not know of.
-        places = read_tables(partial_path(path)).places
-        with partial_path(path).open("r+b") as file:
+        partial = partial_path(packing.path)
+        places = read_tables(partial).places
+        with partial.open("r+b") as file:
             for name, skipped, left in (
                 (STATUS, 10, bytes(54)),
                 *([(END, 80, b"?" * 400)] if encoding else []),
@@ -470,74 +450,60 @@ class TestWriting:
             ):
                 file.seek(places[name][0] + skipped)
                 file.write(left)
-        with begun(path, photos, encoding) as writer:
+        with packing.begin() as writer:
             assert writer.done == 0
-            for batch in blocks(photos, encoding):
-                writer.append(writer.done, batch)
-            writer.finish()
-        assert path.read_bytes() == pack.path.read_bytes()
+        assert packing.pack().path.read_bytes() == pack.path.read_bytes()
 
-    def test_what_is_unfinished_does_not_pretend(
-        self, photos: ImageSource, encoding: JpegEncoding | None, tmp_path: Path
-    ) -> None:
-        path = tmp_path / "x.pack"
-        with begun(path, photos, encoding) as writer:
-            writer.append(0, blocks(photos, encoding)[0])
-        os.rename(partial_path(path), path)
+    def test_what_is_unfinished_does_not_pretend(self, packing: Packing) -> None:
+        with packing.begin() as writer:
+            writer.append(0, packing.blocks()[0])
+        os.rename(partial_path(packing.path), packing.path)
         with pytest.raises(DamagedFile, match="unfinished"):
-            open_source(path)
-        assert not open_pack(path, unfinished=True).complete
+            open_source(packing.path)
+        found = open_pack(packing.path, unfinished=True)
+        assert not found.complete
         with pytest.raises(UnreadableImage, match="not packed"):
-            open_pack(path, unfinished=True).read(COUNT - 2)
+            found.read(COUNT - 2)
 
     def test_other_settings_are_refused_by_name(
-        self, photos: ImageSource, encoding: JpegEncoding | None, tmp_path: Path
+        self, packing: Packing, encoding: JpegEncoding | None
     ) -> None:
-        path = tmp_path / "x.pack"
-        begun(path, photos, encoding).__exit__()
-        with pytest.raises(FileMismatch, match="another preprocessing"):
-            begun(path, photos, encoding, preprocess=Preprocess(resize=21, crop=16))
-        with pytest.raises(FileMismatch, match="another source"):
-            begun(path, photos, encoding, provenance={**PROVENANCE, "source": {}})
-        with pytest.raises(FileMismatch, match="another encoding"):
-            begun(path, photos, JpegEncoding(80) if encoding is None else None)
+        packing.begin().__exit__()
         other = {**PROVENANCE, "source": {}}
-        begun(path, photos, encoding, provenance=other, overwrite=True).__exit__()
+        for what, changes in (
+            ("preprocessing", {"preprocess": Preprocess(resize=21, crop=16)}),
+            ("source", {"provenance": other}),
+            ("encoding", {"encoding": JpegEncoding(80) if encoding is None else None}),
+        ):
+            with pytest.raises(FileMismatch, match=f"another {what}"):
+                packing.begin(**changes)
+        packing.begin(provenance=other, overwrite=True).__exit__()
 
-    def test_a_finished_pack_is_not_replaced_unasked(
-        self, photos: ImageSource, encoding: JpegEncoding | None, tmp_path: Path
-    ) -> None:
-        path = tmp_path / "x.pack"
-        packed(path, photos, encoding)
+    def test_a_finished_pack_is_not_replaced_unasked(self, packing: Packing) -> None:
+        packing.pack()
         with pytest.raises(OutputExists):
-            begun(path, photos, encoding)
-        with begun(path, photos, encoding, overwrite=True):
-            assert open_pack(path).complete  # until the new one is
+            packing.begin()
+        with packing.begin(overwrite=True):
+            assert open_pack(packing.path).complete  # until the new one is
+
+    def test_a_folder_is_no_pack(self, photos: ImageSource, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="folder"):
-            begun(tmp_path, photos, encoding)
+            Packing(tmp_path, photos, None).begin()
 
-    def test_two_writers_are_refused(
-        self, photos: ImageSource, encoding: JpegEncoding | None, tmp_path: Path
-    ) -> None:
-        path = tmp_path / "x.pack"
-        with begun(path, photos, encoding):
-            for overwrite in (False, True):
+    def test_two_writers_are_refused(self, packing: Packing) -> None:
+        other = {"preprocess": Preprocess(resize=21, crop=16)}
+        with packing.begin():
+            for changes in ({}, {"overwrite": True}, {"overwrite": True, **other}):
                 with pytest.raises(UsageError, match="another process"):
-                    begun(path, photos, encoding, overwrite=overwrite)
-            other = Preprocess(resize=21, crop=16)
-            with pytest.raises(UsageError, match="another process"):
-                begun(path, photos, encoding, preprocess=other, overwrite=True)
-        begun(path, photos, encoding).__exit__()
+                    packing.begin(**changes)
+        packing.begin().__exit__()
 
-    def test_a_damaged_partial_is_told(
-        self, photos: ImageSource, encoding: JpegEncoding | None, tmp_path: Path
-    ) -> None:
-        path = tmp_path / "x.pack"
-        partial_path(path).write_bytes(b"no pack")
+    def test_a_damaged_partial_is_told(self, packing: Packing) -> None:
+        partial_path(packing.path).write_bytes(b"no pack")
         with pytest.raises(DamagedFile) as caught:
-            begun(path, photos, encoding)
+            packing.begin()
         assert "--overwrite" in caught.value.hint
-        begun(path, photos, encoding, overwrite=True).__exit__()
+        packing.begin(overwrite=True).__exit__()
 
 
 class TestLengthOfTheFiles:
@@ -554,19 +520,19 @@ class TestLengthOfTheFiles:
                 tmp_path / f"photos/{count:07}.png"
             )
             count += 1
-            source, path = open_source(tmp_path / "photos"), tmp_path / f"{count}.pack"
-            begun(path, source, JpegEncoding()).__exit__()
+            path = tmp_path / f"{count}.pack"
+            packing = Packing(path, open_source(tmp_path / "photos"), JpegEncoding())
+            packing.begin().__exit__()
             pages = list(jpeg_length(read_tables(partial_path(path)), 200_000))
             assert pages[0][0] == 0
             assert set(np.flatnonzero(pages[0][1])) <= set(range(40, 48))  # the file's end
             most = len(pages)
         assert most == 3
-        with begun(path, source, JpegEncoding()) as writer:
-            for batch in blocks(source, JpegEncoding()):
-                writer.append(writer.done, batch)
+        with packing.begin() as writer:
+            packing.fill(writer)
         partial = partial_path(path)
         filled, tables = partial.read_bytes(), read_tables(partial)
-        with begun(path, source, JpegEncoding()) as writer:
+        with packing.begin() as writer:
             writer.finish()
         expected = path.read_bytes()
         length = len(expected) - tables.places["jpeg"][0]
@@ -579,7 +545,7 @@ class TestLengthOfTheFiles:
             partial.write_bytes(data)
             with h5py.File(partial, "r") as file:
                 assert len(file["jpeg"][:]) in (LEAST_JPEG, length)
-            with begun(path, source, JpegEncoding()) as writer:
+            with packing.begin() as writer:
                 assert writer.done == count
                 writer.finish()
             assert path.read_bytes() == expected
@@ -590,7 +556,7 @@ class TestLengthOfTheFiles:
         folder.mkdir()
         for row in range(rows):
             Image.new("RGB", (20, 20)).save(folder / f"{row}.png")
-        pack = packed(tmp_path / "x.pack", open_source(folder), JpegEncoding())
+        pack = Packing(tmp_path / "x.pack", open_source(folder), JpegEncoding()).pack()
         with h5py.File(pack.path, "r") as file:
             assert file["jpeg"].shape == (LEAST_JPEG,)
             assert not file["jpeg"][file["rows/end"][-1] :].any()
@@ -600,55 +566,55 @@ class TestLengthOfTheFiles:
     def test_what_a_kill_left_behind_them_is_cut_off(
         self, photos: ImageSource, tmp_path: Path
     ) -> None:
-        both = [tmp_path / "a.pack", tmp_path / "b.pack"]
-        for path, left in zip(both, (b"", b"?" * 5000), strict=True):
-            with begun(path, photos, JpegEncoding()) as writer:
-                for batch in blocks(photos, JpegEncoding()):
-                    writer.append(writer.done, batch)
-                with partial_path(path).open("ab") as file:
+        made = []
+        for left in (b"", b"?" * 5000):
+            packing = Packing(tmp_path / f"{len(left)}.pack", photos, JpegEncoding())
+            with packing.begin() as writer:
+                packing.fill(writer)
+                with partial_path(packing.path).open("ab") as file:
                     file.write(left)
                 writer.finish()
-        assert both[0].read_bytes() == both[1].read_bytes()
+            made.append(packing.path.read_bytes())
+        assert made[0] == made[1]
 
 
 class TestDisk:
-    def test_too_small_is_said_before_the_first_byte(
+    @pytest.fixture
+    def packing(
         self, photos: ImageSource, encoding: JpegEncoding | None, small_disk: Path
+    ) -> Packing:
+        return Packing(small_disk / "x.pack", photos, encoding)
+
+    def test_too_small_is_said_before_the_first_byte(
+        self, packing: Packing, small_disk: Path
     ) -> None:
         large, told = Preprocess(resize=500, crop=96), list[Budget]()
         with pytest.raises(OutOfSpace, match="needs"):
-            begun(small_disk / "x.pack", photos, encoding, preprocess=large, tell=told.append)
+            packing.begin(preprocess=large, tell=told.append)
         assert told[0].rest > told[0].free
         assert told[0].place == small_disk
         assert list(small_disk.iterdir()) == []
 
     def test_filled_while_packing(
-        self,
-        photos: ImageSource,
-        pack: PackSource,
-        encoding: JpegEncoding | None,
-        small_disk: Path,
+        self, packing: Packing, pack: PackSource, small_disk: Path
     ) -> None:
-        path, ballast = small_disk / "x.pack", small_disk / "ballast"
-        with begun(path, photos, encoding) as writer:
-            writer.append(0, blocks(photos, encoding)[0])
+        ballast = small_disk / "ballast"
+        with packing.begin() as writer:
+            writer.append(0, packing.blocks()[0])
             with suppress(OSError), ballast.open("wb", 0) as file:
                 while True:
                     file.write(bytes(4096))
             with pytest.raises(OutOfSpace, match="No space"):
-                writer.append(64, blocks(photos, encoding, 64)[0])
-        assert not path.exists()
-        assert not open_pack(partial_path(path), unfinished=True).complete
+                writer.append(64, packing.blocks(64)[0])
+        assert not packing.path.exists()
+        assert not open_pack(partial_path(packing.path), unfinished=True).complete
         told: list[Budget] = []
         with pytest.raises(OutOfSpace, match="more, and 0 GB are free"):
-            begun(path, photos, encoding, tell=told.append)
+            packing.begin(tell=told.append)
         assert told[0].continues
         # Two of three blocks, nearly: pages at the edges are there already.
         assert 0.4 < told[0].rest / told[0].whole < 0.7
         ballast.unlink()
-        with begun(path, photos, encoding) as writer:
+        with packing.begin() as writer:
             assert writer.done == 64
-            for first, batch in zip((64, 128), blocks(photos, encoding, 64), strict=True):
-                writer.append(first, batch)
-            writer.finish()
-        assert path.read_bytes() == pack.path.read_bytes()
+        assert packing.pack().path.read_bytes() == pack.path.read_bytes()

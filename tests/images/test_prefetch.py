@@ -43,7 +43,7 @@ def test_every_batch_arrives_in_order(device: str, count: int) -> None:
     for batch in on_device(numbered(count, closed), torch.device(device)):
         assert batch.pixels.device.type == device
         busy = torch.ones((500, 500), device=device)
-        for _ in range(20):  # work that the next copy must not overtake
+        for _ in range(20 if device == "cuda" else 0):  # what the next copy must not overtake
             busy = busy @ busy / 500
         seen.append((batch.rows.tolist(), int(batch.pixels.min()), int(batch.pixels.max())))
     assert seen == [([2 * n, 2 * n + 1], n, n) for n in range(count)]

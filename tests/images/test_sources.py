@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from PIL import Image
 
 from alexkit.choices import Split
-from alexkit.errors import DataError, UnreadableImage
+from alexkit.errors import DataError, UnreadableImage, UsageError
 from alexkit.images.files import FileSource
 from alexkit.images.folder import open_folder
 from alexkit.images.listing import open_list
@@ -479,3 +480,13 @@ def test_content_decides_not_the_ending(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     Image.new("RGB", (4, 4), "red").save(tmp_path / "a/really_a.JPEG", "PNG")
     assert open_folder(tmp_path).read(0).startswith(b"\x89PNG")
+
+
+def test_without_pyarrow_the_extra_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)  # as if it were not installed
+    (tmp_path / "x.parquet").write_bytes(b"PAR1")
+    with pytest.raises(UsageError, match="needs pyarrow") as caught:
+        open_source(tmp_path / "x.parquet")
+    assert "alexkit[datasets]" in caught.value.hint

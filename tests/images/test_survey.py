@@ -52,15 +52,8 @@ def test_leaving_early_leaves_no_thread(place: Path) -> None:
 @pytest.mark.parametrize(
     ("saved", "name"),
     [
-        ("JPEG", "JPEG"),
-        ("PNG", "PNG"),
-        ("GIF", "GIF"),
-        ("WEBP", "WebP"),
-        ("BMP", "BMP"),
-        ("TIFF", "TIFF"),
-        ("JPEG2000", "JPEG 2000"),
-        ("PPM", "PPM"),
-        ("ICO", OTHER),
+        *((name, name) for name in ("JPEG", "PNG", "GIF", "BMP", "TIFF", "PPM")),
+        *(("WEBP", "WebP"), ("JPEG2000", "JPEG 2000"), ("ICO", OTHER)),
     ],
 )
 def test_formats_are_known_by_their_first_bytes(saved: str, name: str) -> None:

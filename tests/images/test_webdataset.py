@@ -13,10 +13,7 @@ from alexkit.images.source import ImageSource
 from alexkit.images.webdataset import shards_of
 from tests.images.archives import notes, table, tar_bytes, tiny_jpeg, unpack
 
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 def opened(tmp_path: Path, files: dict[str, bytes], name: str = "x.tar") -> ImageSource:

@@ -19,16 +19,20 @@ from alexkit.recipes import check
 from alexkit.recipes.ledger import Ledger
 from tests.conftest import Capsys, photos_in
 from tests.images.archives import tar_bytes, unpack
-from tests.images.test_hub import FEATURES, pa, save_to_disk, wants_pyarrow, write_parquet
+from tests.images.test_hub import (
+    FEATURES,
+    image_column,
+    pa,
+    save_to_disk,
+    wants_pyarrow,
+    write_parquet,
+)
 from tests.images.test_ilsvrc import CLASSES, KIT, OF_NUMBER, TRUTH
+
+pytestmark = pytest.mark.usefixtures("cache")
 
 BROKEN = b"<html>not found</html>"
 Photos = dict[str, dict[str, bytes]]
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
 @pytest.fixture
@@ -100,11 +104,10 @@ def a_table(files: dict[str, bytes]) -> Any:
         "picture": FEATURES["picture"],
         "kind": {"names": list(reversed(CLASSES)), "_type": "ClassLabel"},
     }
-    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-    images = [{"bytes": data, "path": name} for name, data in files.items()]
+    images = image_column([{"bytes": data, "path": name} for name, data in files.items()])
     numbers = [len(CLASSES) - 1 - CLASSES.index(name[:9]) for name in files]
     kept = {b"huggingface": json.dumps({"info": {"features": features}}).encode()}
-    columns = {"picture": pa.array(images, kind), "kind": pa.array(numbers)}
+    columns = {"picture": images, "kind": pa.array(numbers)}
     return pa.table(columns).replace_schema_metadata(kept)
 
 
