@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from alexkit.choices import Compress
-from alexkit.errors import FileMismatch, Interrupted, OutOfSpace, OutputExists
+from alexkit.errors import Interrupted, OutOfSpace, OutputExists
 from alexkit.features.compress import copy_path
 from alexkit.features.store import FeatureStore
 from alexkit.whole_file import partial_path
@@ -106,14 +106,6 @@ def test_the_partial_of_another_run_is_not_removed(example: Example) -> None:
     with pytest.raises(OutputExists):
         example.create()
     assert example.partial.exists()
-
-
-def test_the_filter_is_part_of_what_must_agree(example: Example) -> None:
-    told = {"fingerprint": {"compress": "none"}}
-    with example.create(provenance=told):
-        pass
-    with pytest.raises(FileMismatch, match="compress is 'none' there and 'gzip' now"):
-        example.create(provenance={"fingerprint": {"compress": "gzip"}})
 
 
 def test_a_disk_that_has_no_room_for_the_copy(example: Example, small_disk: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import json
 import sys
 import warnings
 from pathlib import Path
@@ -150,25 +152,19 @@ class TestFile:
         book.save(tmp_path / "c.npz", ABOUT)
         assert Codebook.load(tmp_path / "c.npz", ABOUT | {"data": "78"}) is None
 
-    @pytest.mark.parametrize("damage", ["cut", "flip", "empty", "other", "missing"])
-    def test_damaged(self, book: Codebook, tmp_path: Path, damage: str) -> None:
+    def test_damaged(self, book: Codebook, tmp_path: Path) -> None:
         path = tmp_path / "c.npz"
         book.save(path, ABOUT)
-        data = bytearray(path.read_bytes())
-        if damage == "cut":
-            path.write_bytes(data[:-100])
-        elif damage == "flip":
-            data[len(data) // 2] ^= 1
+        saved = path.read_bytes()
+        flipped = bytearray(saved)
+        flipped[len(saved) // 2] ^= 1
+        other, without_tables = io.BytesIO(), io.BytesIO()
+        np.save(other, np.zeros(3))
+        np.savez(without_tables, about=np.array(json.dumps(ABOUT)))
+        for data in (saved[:-100], flipped, b"", other.getvalue(), without_tables.getvalue()):
             path.write_bytes(data)
-        elif damage == "empty":
-            path.write_bytes(b"")
-        elif damage == "other":
-            with path.open("wb") as file:
-                np.save(file, np.zeros(3))
-        else:
-            np.savez(path, about=np.array('{"data": "77", "recipe": {"seed": 3}}'))
-        with pytest.raises(DamagedFile, match="is no codebook"):
-            Codebook.load(path, ABOUT)
+            with pytest.raises(DamagedFile, match="is no codebook"):
+                Codebook.load(path, ABOUT)
 
     def test_full_disk(self, book: Codebook, small_disk: Path) -> None:
         with contextlib.suppress(OSError):

@@ -7,9 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from importlib import util
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -17,21 +15,10 @@ import pytest
 from alexkit.features.compress import copy_path
 from alexkit.features.layout import Status
 from alexkit.features.store import FeatureStore
+from tests.features import writing_process as truth
 
-WRITER = Path(__file__).with_name("writing_process.py")
 ROWS = 3000
 KILLS = 10
-
-
-@pytest.fixture(scope="module")
-def writing_process() -> ModuleType:
-    """The writer's own constants and true values."""
-    spec = util.spec_from_file_location("writing_process", WRITER)
-    assert spec is not None
-    assert spec.loader is not None
-    module = util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def run(
@@ -46,7 +33,7 @@ def run(
     Killed ``wait`` seconds after so many lines, or after the line that says so, if given, and
     after ``file`` is there, if given.
     """
-    command = [sys.executable, str(WRITER), str(path), str(ROWS), *words]
+    command = [sys.executable, truth.__file__, str(path), str(ROWS), *words]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         lines: list[str] = []
@@ -63,7 +50,7 @@ def run(
     return {int(word) for line in lines if line[0].isdigit() for word in line.split()}
 
 
-def check_intact(path: Path, written: set[int], truth: ModuleType) -> None:
+def check_intact(path: Path, written: set[int]) -> None:
     """Every row that was ever said to be written is there, and right."""
     for place in (path, path.with_name(path.name + ".partial")):
         if place.exists():
@@ -89,19 +76,15 @@ def check_intact(path: Path, written: set[int], truth: ModuleType) -> None:
 
 
 @pytest.fixture(scope="module")
-def never_killed(
-    tmp_path_factory: pytest.TempPathFactory, writing_process: ModuleType
-) -> bytes:
+def never_killed(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     path = tmp_path_factory.mktemp("never-killed") / "features.h5"
     written = run(path)
     assert written == set(range(ROWS))
-    check_intact(path, written, writing_process)
+    check_intact(path, written)
     return path.read_bytes()
 
 
-def test_killed_at_random_moments(
-    tmp_path: Path, writing_process: ModuleType, never_killed: bytes
-) -> None:
+def test_killed_at_random_moments(tmp_path: Path, never_killed: bytes) -> None:
     path = tmp_path / "features.h5"
     chance = random.Random(2012)
     written: set[int] = set()
@@ -109,7 +92,7 @@ def test_killed_at_random_moments(
         # The first kills fall into the making of the empty file, the others all over.
         lines = 1 if kill < 3 else chance.randrange(2, 60)
         written |= run(path, kill_after=lines, wait=chance.uniform(0, 0.005))
-        check_intact(path, written, writing_process)
+        check_intact(path, written)
         if path.exists():
             break
     assert len(written) > 0
@@ -119,22 +102,18 @@ def test_killed_at_random_moments(
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_killed_while_the_file_gets_its_name(
-    tmp_path: Path, writing_process: ModuleType, never_killed: bytes
-) -> None:
+def test_killed_while_the_file_gets_its_name(tmp_path: Path, never_killed: bytes) -> None:
     path = tmp_path / "features.h5"
     for kill in range(4):
         if not path.exists():
             run(path, kill_after="finish", wait=kill * 0.0005)
-        check_intact(path, set(range(ROWS)), writing_process)
+        check_intact(path, set(range(ROWS)))
     if not path.exists():
         run(path)
     assert path.read_bytes() == never_killed
 
 
-def test_killed_while_the_file_is_compressed(
-    tmp_path: Path, writing_process: ModuleType
-) -> None:
+def test_killed_while_the_file_is_compressed(tmp_path: Path) -> None:
     whole = tmp_path / "whole.h5"
     run(whole, "gzip")
     folder = tmp_path / "killed"
@@ -147,7 +126,7 @@ def test_killed_while_the_file_is_compressed(
             copy.unlink(missing_ok=True)
             run(path, "gzip", kill_after="finish", file=copy, wait=kill * 0.01)
         cut_short += copy_path(path).exists()
-        check_intact(path, set(range(ROWS)), writing_process)
+        check_intact(path, set(range(ROWS)))
     assert cut_short, "no kill fell into the copy"
     if not path.exists():
         run(path, "gzip")

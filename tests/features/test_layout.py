@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from typing import TYPE_CHECKING
 
 import h5py
 import numpy as np
@@ -22,9 +21,7 @@ from alexkit.features.layout import (
 )
 from alexkit.features.store import FeatureStore
 from alexkit.images.source import ImageRecord, stored_text
-
-if TYPE_CHECKING:
-    from tests.features.conftest import Example
+from tests.features.conftest import Example
 
 
 class ThreeImages:

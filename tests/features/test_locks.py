@@ -1,4 +1,4 @@
-"""A file that another process has, and file systems that cannot lock."""
+"""File systems that cannot lock, and two readers."""
 
 from __future__ import annotations
 
@@ -6,18 +6,13 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
-from alexkit.errors import UsageError
 from alexkit.features.store import FeatureStore
-
-if TYPE_CHECKING:
-    from tests.features.conftest import Example
+from tests.features.conftest import Example
 
 WITHOUT_LOCKS = """
 #include <errno.h>
@@ -42,12 +37,6 @@ try:
 except AlexkitError as error:
     print(error.exit_status, error.message, error.hint)
 """
-HOLD = """
-import sys, h5py
-with h5py.File(sys.argv[1], "r+"):
-    print("held", flush=True)
-    sys.stdin.read()
-"""
 
 
 @pytest.fixture
@@ -64,22 +53,6 @@ def no_locks(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, str]:
         check=True,
     )
     return os.environ | {"LD_PRELOAD": str(library)}
-
-
-@pytest.fixture
-def held(example: Example) -> Iterator[Path]:
-    """A finished file that another process has open for writing."""
-    path = example.write()
-    with subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(path)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as other:
-        assert other.stdout is not None
-        assert other.stdout.readline() == "held\n"
-        yield path
-        other.communicate()
 
 
 def told(program: str, path: Path, environment: dict[str, str]) -> str:
@@ -107,11 +80,6 @@ def test_a_file_is_not_written_where_locking_fails(
     assert "HDF5_USE_FILE_LOCKING=FALSE" in said
     allowed = no_locks | {"HDF5_USE_FILE_LOCKING": "FALSE"}
     assert told(WRITE, example.path, allowed) == ""
-
-
-def test_a_file_that_another_process_writes_is_refused(held: Path) -> None:
-    with pytest.raises(UsageError, match="is in use by another process"):
-        FeatureStore.open(held)
 
 
 def test_two_readers_do_not_mind_each_other(example: Example) -> None:

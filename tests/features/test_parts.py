@@ -12,13 +12,7 @@ import pytest
 from alexkit.choices import FeatureDtype
 from alexkit.errors import DamagedFile, FileMismatch, UsageError
 from alexkit.features.layout import Plan, RowTable, Status
-from alexkit.features.parts import (
-    PartWriter,
-    part_path,
-    parts_beside,
-    rows_of_rank,
-    take_in,
-)
+from alexkit.features.parts import PartWriter, part_path, parts_beside, rows_of_rank, take_in
 from alexkit.features.store import FeatureStore
 from alexkit.features.writer import FeatureWriter
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import h5py
 import numpy as np
@@ -17,9 +16,8 @@ from alexkit.errors import DamagedFile, FileMismatch, OutOfSpace, OutputExists, 
 from alexkit.features.layout import Plan, RowTable, Status
 from alexkit.features.store import FeatureStore
 from alexkit.features.writer import FeatureWriter
-
-if TYPE_CHECKING:
-    from tests.features.conftest import Example
+from tests.conftest import held_open
+from tests.features.conftest import Example
 
 
 class TestGoingOn:
@@ -301,24 +299,12 @@ def fill_disk(ballast: Path) -> None:
 
 class TestTwoProcesses:
     def test_only_one_writes_and_none_reads_meanwhile(self, example: Example) -> None:
-        holder = (
-            "import h5py, sys\n"
-            f"file = h5py.File({str(example.partial)!r}, 'r+')\n"
-            "print('held', flush=True)\n"
-            "sys.stdin.read()\n"
-        )
         example.create().close()
-        with subprocess.Popen(
-            [sys.executable, "-c", holder], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        ) as process:
-            assert process.stdin is not None
-            assert process.stdout is not None
-            process.stdout.readline()
+        with held_open(example.partial):
             for overwrite in (False, True):
                 with pytest.raises(UsageError, match="in use by another process"):
                     example.create(overwrite=overwrite)
             with pytest.raises(UsageError, match="in use by another process"):
                 FeatureStore.open(example.partial)
-            process.stdin.close()
         with example.create() as writer:
             assert writer.pending().size == example.count

@@ -8,12 +8,18 @@ import pytest
 import torch
 from torch import nn
 
+from alexkit.choices import MODELS
 from alexkit.models.heads import replace_head
 from alexkit.models.specs import ABLATIONS, VARIANTS, find_spec
 from alexkit.models.weights import write_weights
 from alexkit.models.zoo import load_backbone
 
 PARAMETERS = {
+    "alexnet": 60_965_224,
+    "alexnet-owt": 61_100_840,
+    "alexnet-bn": 60_974_792,
+    "bvlc-alexnet": 60_965_224,
+    "caffenet": 60_965_224,
     # 60,965,224 in two towers; one tower as CHM's layers-145-half.cfg has it.
     **{f"alexnet-{word}": 60_965_224 for word in ABLATIONS},
     "alexnet-half": 59_798_312,
@@ -22,7 +28,7 @@ PARAMETERS = {
 }
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", [*MODELS, *VARIANTS])
 def test_parameters_are_those_of_the_source(name: str) -> None:
     net = find_spec(name).empty()
     assert sum(p.numel() for p in net.parameters()) == PARAMETERS[name]

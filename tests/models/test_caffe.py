@@ -120,7 +120,6 @@ def test_caffenet_pools_before_it_normalises(make_net, make_images, difference) 
 @pytest.mark.parametrize(("name", "positive"), [("bvlc-alexnet", 0.1), ("caffenet", 1.0)])
 def test_initial_values_are_caffes(make_net, name: str, positive: float) -> None:
     net: LayeredNet = make_net(name)
-    assert sum(p.numel() for p in net.parameters()) == 60_965_224
     initialise(net, 0)
     for tensor_name, tensor in net.canonical_state_dict().items():
         layer, kind = tensor_name.split(".")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict
 
 import pytest
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 
 from alexkit.models.layered import initialise
 from alexkit.models.specs import TORCHVISION_ALIASES
-from alexkit.models.weights import TORCHVISION_LAYERS, canonical_name, torchvision_names
+from alexkit.models.weights import canonical_name, torchvision_names
 
 LOG = logging.getLogger(__name__)  # figures: pytest --log-cli-level=INFO
 
@@ -78,10 +77,6 @@ def test_training_drops_the_same_units_and_gives_the_same_gradients(
     assert worst <= 1e-5
 
 
-def test_parameter_count(pair) -> None:
-    assert sum(p.numel() for p in pair[1].parameters()) == 61_100_840
-
-
 def test_initial_values_are_torchvisions(make_net) -> None:
     net = make_net("alexnet-owt")
     initialise(net, 3)
@@ -96,5 +91,3 @@ def test_names_go_to_torchvision_and_back(pair) -> None:
     renamed = torchvision_names(state)
     assert list(renamed) == list(pair[0].state_dict())
     assert [canonical_name(n) for n in renamed] == list(state)
-    assert len(TORCHVISION_LAYERS) == 8
-    assert OrderedDict(renamed).keys() == pair[0].state_dict().keys()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,11 +15,7 @@ from sklearn.svm import LinearSVC
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from alexkit import LinearSVM
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from tests.probes.conftest import MakeProblem
+from tests.probes.conftest import MakeProblem
 
 
 @parametrize_with_checks([LinearSVM(tol=1e-9, dtype="float64"), LinearSVM()])
@@ -76,12 +73,6 @@ def test_a_weight_of_two_is_a_row_twice(make_problem: MakeProblem) -> None:
     weighted = LinearSVM(0.1, tol=1e-12, dtype="float64").fit(x, y, weight)
     repeated = LinearSVM(0.1, tol=1e-12, dtype="float64").fit(x[twice], y[twice])
     np.testing.assert_allclose(weighted.coef_, repeated.coef_, atol=1e-8)
-
-
-def test_the_same_again(make_problem: MakeProblem) -> None:
-    x, y = make_problem(60, 300, 4)
-    first, second = (LinearSVM(0.01).fit(x, y) for _ in range(2))
-    np.testing.assert_array_equal(first.coef_, second.coef_)
 
 
 def test_plain_hinge_is_liblinears(make_problem: MakeProblem) -> None:

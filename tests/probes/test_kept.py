@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -13,9 +12,7 @@ from alexkit.probes.choice import NOTHING, choose_c, part_inside, signs_of
 from alexkit.probes.kept import Kept
 from alexkit.probes.progress import Progress
 from alexkit.probes.protocols import protocol_of
-
-if TYPE_CHECKING:
-    from tests.probes.conftest import MakeProblem
+from tests.probes.conftest import MakeProblem
 
 
 def test_what_is_stored_is_there_for_the_same_basis_only(tmp_path: Path) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
@@ -14,9 +12,7 @@ from alexkit.choices import ProbeKind
 from alexkit.errors import UnknownName
 from alexkit.probes.kinds import NEIGHBOURS, fit_probe
 from alexkit.probes.metrics import predictions
-
-if TYPE_CHECKING:
-    from tests.probes.conftest import MakeProblem
+from tests.probes.conftest import MakeProblem
 
 C = 0.05
 THEIRS = {

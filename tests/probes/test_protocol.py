@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,9 +25,7 @@ from alexkit.probes.choice import choose_c, part_inside, signs_of
 from alexkit.probes.protocol import Task, evaluate, judge
 from alexkit.probes.protocols import RECORDS, protocol_of
 from alexkit.probes.splits import Division, divide, stratified_folds
-
-if TYPE_CHECKING:
-    from tests.probes.conftest import MakeProblem
+from tests.probes.conftest import MakeProblem
 
 CLASSES = ("ants", "bees", "cats", "dogs")
 TRAIN, VAL = 1, 2
@@ -38,20 +36,8 @@ class TestResult:
         x, y = make_problem(120, 300, 4)
         result = evaluate(x.astype(np.float32), y, CLASSES, protocol="kfold")
         assert list(result) == [
-            "C",
-            "splits",
-            "n_train",
-            "n_test",
-            "accuracy",
-            "mean_class_accuracy",
-            "top5",
-            "map",
-            "per_class",
-            "cv",
-            "objective_gap",
-            "leaks",
-            "confusion",
-            "seconds",
+            *("C", "splits", "n_train", "n_test", "accuracy", "mean_class_accuracy", "top5"),
+            *("map", "per_class", "cv", "objective_gap", "leaks", "confusion", "seconds"),
         ]
         assert result["splits"] == 5
         assert (result["n_train"], result["n_test"]) == (96, 24)
@@ -253,34 +239,17 @@ class TestNothingLeaks:
 
 
 class TestBadInput:
-    @pytest.mark.parametrize(
-        ("y", "message"),
-        [
-            ([-1] * 20, "no row has both features and a label"),
-            ([2] * 20, "all 20 rows are of one class, 'cats'"),
-            ([0] * 17 + [1] * 3, "class 'bees' has 3 rows, fewer than the 5 folds"),
-        ],
-    )
-    def test_labels(self, y: list[int], message: str) -> None:
-        x = np.random.default_rng(0).random((20, 4))
-        with pytest.raises(DataError, match=message) as refused:
-            evaluate(x, np.array(y), CLASSES, protocol="kfold")
-        assert refused.value.hint
-
     def test_no_rows_at_all(self) -> None:
         with pytest.raises(DataError, match="no row has both features and a label"):
             evaluate(np.empty((0, 4)), np.empty(0, int), CLASSES, protocol="kfold")
 
-    def test_features(self) -> None:
-        y = np.arange(20) % 2
-        with pytest.raises(DataError, match="features of all training rows are zero"):
-            evaluate(np.zeros((20, 4)), y, CLASSES, protocol="kfold")
-        x = np.ones((20, 4))
+    def test_a_feature_that_is_no_number(self) -> None:
+        x, y = np.ones((20, 4)), np.arange(20) % 2
         x[7, 2] = np.nan
         with pytest.raises(DataError, match="row 7 of the features"):
             evaluate(x, y, CLASSES, protocol="kfold")
 
-    @pytest.mark.parametrize("norm", ["none", "l2", "standardize"])
+    @pytest.mark.parametrize("norm", ["none", "l2", "power", "standardize", "pca:3"])
     def test_one_column_and_constant_columns_and_rows_of_zeros(self, norm: Any) -> None:
         y = np.arange(20) % 2
         x = np.where(y == 1, 2.0, -1.0)[:, None]
@@ -312,10 +281,7 @@ class TestEveryProtocol:
         result = evaluate(x, y, CLASSES, protocol=name, splits=splits)
         assert result["accuracy"]["mean"] > 0.9
         assert result["map"]["area"]["mean"] > 0.9
-        assert (
-            result["splits"]
-            == {"holdout": 1, "kfold": 5, "few-shot": 5}[protocol_of(name).parts]
-        )
+        assert result["splits"] == (1 if protocol_of(name).parts == "holdout" else 5)
 
     def test_coordinates_change_no_score(self, make_problem: MakeProblem) -> None:
         """The same problem with more rows than columns, and with columns of zeros added."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -13,9 +12,7 @@ from alexkit.errors import DamagedFile, DataError, UsageError
 from alexkit.probes.protocol import LayerResult, judge_layer, single_task
 from alexkit.probes.protocols import protocol_of
 from alexkit.probes.saved import load_probe, probe_of, save_probe
-
-if TYPE_CHECKING:
-    from tests.probes.conftest import MakeProblem
+from tests.probes.conftest import MakeProblem
 
 CLASSES = ("ants", "bees", "cats", "dogs")
 

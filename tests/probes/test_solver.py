@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import h5py
 import numpy as np
 import pytest
 import torch
-from scipy.linalg import hadamard
 
 from alexkit.events import Chosen, Event, StageAdvanced, StageFinished, StageStarted
 from alexkit.probes.gram import Gram
 from alexkit.probes.objective import Problems, certify, one_vs_rest
 from alexkit.probes.primal import Streamed
 from alexkit.probes.solver import Solver, regime_of
-
-if TYPE_CHECKING:
-    from tests.probes.conftest import MakeProblem
+from tests.probes.conftest import MakeProblem
+from tests.probes.test_objective import orthogonal_problem
 
 CPU = torch.device("cpu")
 WAYS = ("gram", "primal")
@@ -44,11 +42,8 @@ def solve(
 def test_the_certificate_bounds_the_known_optimum(
     way: str, c: float, dtype: torch.dtype
 ) -> None:
-    """Orthogonal rows (x, 1) of squared length q: the minimum is Σ C / (1 + 2 C q)."""
-    corners = hadamard(8).astype(float)
-    x = np.concatenate([corners[:, 1:], np.diag(np.linspace(0.0, 3.0, 8))], axis=1)
-    minimum = (c / (1 + 2 * c * ((x**2).sum(axis=1) + 1))).sum()
-    problems = Problems.of(corners[:, [1, 4]].astype(np.int8), c)
+    x, signs, *_, minimum = orthogonal_problem(c)
+    problems = Problems.of(signs.astype(np.int8), c)
     for gap in (0.3, 1e-5):
         _, found, _ = solve(way, x, problems, gap=gap, dtype=dtype)
         assert (found.dual <= minimum * (1 + 1e-12)).all()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import pytest
 import torch
@@ -13,9 +11,7 @@ from alexkit.errors import DataError
 from alexkit.probes.metrics import predictions
 from alexkit.probes.objective import Problems, certify, one_vs_rest
 from alexkit.probes.svm import LinearModel, class_signs, fit_linear_svm
-
-if TYPE_CHECKING:
-    from tests.probes.conftest import MakeProblem
+from tests.probes.conftest import MakeProblem
 
 SHAPES = [(60, 300, 4), (60, 300, 2), (150, 60, 3), (600, 20, 3)]
 """Few rows, two classes, more rows than columns, and so many that they are read in blocks."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,7 @@ from alexkit.training.checkpoint import Checkpoint, CheckpointFolder
 from alexkit.training.loop import fit
 from alexkit.training.optim import load_optimizer_state, make_optimizer, optimizer_state
 from alexkit.training.schedule import Decay, Plateau, Schedule, lr_at_step
-
-MakeNet = Callable[..., nn.Module]
-MakeBatches = Callable[..., list[tuple[Tensor, Tensor]]]
+from tests.training.conftest import MakeBatches, MakeNet
 
 
 class Run:
