@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -74,51 +75,67 @@ def test_wrong_usage_is_two_lines_and_status_2(
 
 
 class TestConfig:
-    def test_unknown_option_names_the_close_match(self, tmp_path: Path, capsys: Capsys) -> None:
-        file = tmp_path / "c.toml"
-        file.write_text("epoch = 3\n")
-        assert run(["train", "x", "--config", str(file)]) == 2
-        assert "did you mean epochs?" in capsys.readouterr().err
+    @pytest.fixture
+    def config(self, tmp_path: Path) -> Callable[[str], list[str]]:
+        """The words that name a configuration file of this text."""
+
+        def config(text: str) -> list[str]:
+            (tmp_path / "c.toml").write_text(text)
+            return ["--config", str(tmp_path / "c.toml")]
+
+        return config
 
     @pytest.mark.parametrize(
-        "text", ["epochs = = 3", "epochs = 'three'", "[train]\nepochs = 3"]
+        ("text", "status", "said"),
+        [
+            ("epoch = 3\n", 2, "did you mean epochs?"),
+            ("epochs = = 3", 3, "is no TOML"),
+            ("epochs = " + "[" * 100_000, 3, "is no TOML"),
+            ("epochs = 'three'", 2, "epochs"),
+            ("[train]\nepochs = 3", 2, "train"),
+        ],
+        ids=["unknown", "no TOML", "endless nesting", "text", "a table"],
     )
-    def test_nonsense_is_refused(self, text: str, tmp_path: Path, capsys: Capsys) -> None:
-        file = tmp_path / "c.toml"
-        file.write_text(text)
-        assert run(["train", "x", "--config", str(file)]) in (2, 3)
-        assert capsys.readouterr().err.startswith("error: ")
+    def test_nonsense_is_refused(
+        self,
+        config: Callable[[str], list[str]],
+        text: str,
+        status: int,
+        said: str,
+        capsys: Capsys,
+    ) -> None:
+        assert run(["train", "x", *config(text)]) == status
+        told = capsys.readouterr().err
+        assert told.startswith("error: ")
+        assert said in told
 
     @pytest.mark.parametrize("value", ["2004-05-27", "9223372036854775807", "[[1]]", "1e400"])
     @pytest.mark.parametrize("option", ["quiet", "epochs", "out", "device", "parallel"])
     def test_a_value_of_another_kind_is_no_bug(
-        self, option: str, value: str, tmp_path: Path, capsys: Capsys
+        self,
+        config: Callable[[str], list[str]],
+        option: str,
+        value: str,
+        tmp_path: Path,
+        capsys: Capsys,
     ) -> None:
-        file = tmp_path / "c.toml"
-        file.write_text(f"{option} = {value}\n")
         nothing = str(tmp_path / "there is nothing")
-        assert run(["train", nothing, "--config", str(file)]) in (2, 3)
+        assert run(["train", nothing, *config(f"{option} = {value}\n")]) in (2, 3)
         assert "a bug" not in capsys.readouterr().err
-
-    def test_endless_nesting_is_refused(self, tmp_path: Path, capsys: Capsys) -> None:
-        file = tmp_path / "c.toml"
-        file.write_text("epochs = " + "[" * 100_000)
-        assert run(["train", "x", "--config", str(file)]) == 3
-        assert "is no TOML" in capsys.readouterr().err
 
     def test_a_file_without_an_end_is_refused(self, capsys: Capsys) -> None:
         assert run(["check", "x", "--config", "/dev/zero"]) == 3
         assert "too long" in capsys.readouterr().err
 
-    def test_the_command_line_wins(self, tmp_path: Path, capsys: Capsys) -> None:
-        file = tmp_path / "c.toml"
-        file.write_text('device = "nonsense-from-file"\nlayer = ["fc6"]\n')
-        data = tmp_path / "data"
-        data.mkdir()
-        assert run(["features", str(data), "--config", str(file)]) == 2
-        assert "nonsense-from-file" in capsys.readouterr().err
-        assert run(["features", str(data), "--config", str(file), "--device", "typed"]) == 2
-        assert "typed" in capsys.readouterr().err
+    def test_the_command_line_wins(
+        self, config: Callable[[str], list[str]], tmp_path: Path, capsys: Capsys
+    ) -> None:
+        (tmp_path / "data").mkdir()
+        of_file = config('device = "nonsense-from-file"\nlayer = ["fc6"]\n')
+        words = ["features", str(tmp_path / "data"), *of_file]
+        for more, said in (([], "nonsense-from-file"), (["--device", "typed"], "typed")):
+            assert run([*words, *more]) == 2
+            assert said in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -76,10 +76,7 @@ def result_of(capsys: Capsys) -> ResultOf:
 def four_lines(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with imagenet/, mydata/ and the runs of the four commands."""
     folder = tmp_path_factory.mktemp("four-lines")
-    photos_in(
-        folder / "imagenet",
-        {"train/cat": 4, "train/dog": 4, "val/cat": 2, "val/dog": 2},
-    )
+    photos_in(folder / "imagenet", {"train/cat": 4, "train/dog": 4, "val/cat": 2, "val/dog": 2})
     photos_in(folder / "mydata", {"ant": 5, "bee": 5})
     with working_in(folder), pytest.MonkeyPatch.context() as patch:
         for words in FOUR_LINES:

@@ -42,12 +42,9 @@ def wrong(data: Path) -> list[str]:
 
 
 class TestCommand:
-    def test_clean_data_passes_and_nothing_is_written(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capsys
-    ) -> None:
-        monkeypatch.chdir(tmp_path)
-        photos_in(tmp_path / "photos", CLEAN)
-        before = sorted(tmp_path.rglob("*"))
+    def test_clean_data_passes_and_nothing_is_written(self, here: Path, capsys: Capsys) -> None:
+        photos_in(here / "photos", CLEAN)
+        before = sorted(here.rglob("*"))
         assert run(["check", "photos", "--json"]) == 0
         events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
         result = events[-1]["result"]
@@ -65,7 +62,7 @@ class TestCommand:
         expected = 10 / speed["loading"] + 6 / speed["forward_backward"] + 4 / speed["forward"]
         assert speed["epoch_seconds"] == pytest.approx(expected)
         assert speed["pack_bytes"] == 10 * 256 * 256 * 3
-        assert sorted(tmp_path.rglob("*")) == before
+        assert sorted(here.rglob("*")) == before
 
     def test_one_screen(self, tmp_path: Path, capsys: Capsys) -> None:
         photos_in(tmp_path / "photos", CLEAN)
@@ -81,13 +78,10 @@ class TestCommand:
         assert error.startswith("error: training on ")
         assert hint.startswith("hint: ")
 
-    def test_the_list_of_bad_images(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capsys
-    ) -> None:
-        monkeypatch.chdir(tmp_path)
-        photos_in(tmp_path / "photos", {"ant": 2, "bee": 2})
-        (tmp_path / "photos/bee/broken.jpg").write_bytes(b"<html>")
-        Image.new("CMYK", (9, 9)).save(tmp_path / "photos/ant/cmyk.jpg")
+    def test_the_list_of_bad_images(self, here: Path, capsys: Capsys) -> None:
+        photos_in(here / "photos", {"ant": 2, "bee": 2})
+        (here / "photos/bee/broken.jpg").write_bytes(b"<html>")
+        Image.new("CMYK", (9, 9)).save(here / "photos/ant/cmyk.jpg")
         words = ["check", "photos", "--out", "lists/bad.csv"]
         for more in ([], ["--overwrite"]):
             assert run([*words, *more]) == 0
@@ -98,7 +92,7 @@ class TestCommand:
             ]
         assert run(words) == 2
         assert run([*words[:-1], "photos", "--overwrite"]) == 2
-        assert (tmp_path / "photos").is_dir()
+        assert (here / "photos").is_dir()
         assert run([*words, "--overwrite", "--strict"]) == 3
         assert "bee/broken.jpg" in capsys.readouterr().err
 

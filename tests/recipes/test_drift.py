@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -69,4 +68,4 @@ def test_a_pack_is_decoded_already(photos: Path, tmp_path: Path) -> None:
     source = open_source(out)
     found = measure_drift(source, net, ["conv1"], FAST, torch.device("cpu"), told.append)
     assert found == {"looked_at": 0, "smaller": 0, "layers": {}}
-    assert np.all([isinstance(event, Note) for event in told])
+    assert all(isinstance(event, Note) for event in told)

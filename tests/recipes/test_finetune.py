@@ -6,8 +6,10 @@ import csv
 import itertools
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from PIL import Image
@@ -16,7 +18,8 @@ from safetensors.torch import load_file
 from alexkit import finetune
 from alexkit.choices import FitHead
 from alexkit.errors import DataError, Interrupted, UsageError, WeightsMismatch
-from alexkit.events import Chosen, Event, Note, Warned
+from alexkit.events import Chosen, Event, Note, Warned, silent
+from alexkit.images.draws import Rows
 from alexkit.images.opening import open_source
 from alexkit.models.layered import initialise, with_room
 from alexkit.models.specs import find_spec
@@ -48,9 +51,8 @@ def convs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+def place(here: Path) -> Path:
+    return here
 
 
 class Heard(list[Event]):
@@ -71,6 +73,20 @@ def last(run: str) -> dict[str, torch.Tensor]:
 
 def best(run: str) -> dict[str, torch.Tensor]:
     return load_file(Path(run) / "weights" / "best.safetensors")
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    """Whether the first has tensors, and all are in the second to the bit."""
+    return len(a) > 0 and all(torch.equal(tensor, b[name]) for name, tensor in a.items())
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+
+
+def solved(kind: FitHead, x: npt.NDArray[Any], labels: Rows, fold: Rows, **more: Any) -> Any:
+    given = {"classes": int(labels.max()) + 1, "maps": 1, "importance": None, **more}
+    return solve(kind, torch.from_numpy(x).float(), labels, fold, report=silent, **given)
 
 
 def test_a_stored_and_a_repeated_frozen_part_reach_the_same_weights(
@@ -97,15 +113,13 @@ def test_a_solved_head_is_a_whole_network_and_its_frozen_part_runs_once(
     assert result["top1"] == 1.0, "the classes differ in colour"
     backbone = load_backbone(None, Path(result["run"]) / "weights" / "best.safetensors", seed=0)
     assert backbone.classes == ("ant", "bee", "cat")
-    before, after = load_file_pth(convs), best(result["run"])
-    assert all(torch.equal(before[name], after[name]) for name in before)
+    after = best(result["run"])
+    assert same(torch.load(convs, weights_only=True), after)
     assert list(Path("runs/cache").glob("*.h5"))
-    with Path(result["run"], "split.csv").open() as file:
-        rows = list(csv.DictReader(file))
+    rows = rows_of(Path(result["run"], "split.csv"))
     assert len(rows) == 24
     assert sum(row["split"] == "val" for row in rows) == result["n"] == 6
-    with Path(result["run"], "predictions.csv").open() as file:
-        assert len(list(csv.DictReader(file))) == 6
+    assert len(rows_of(Path(result["run"], "predictions.csv"))) == 6
     heard = Heard()
     judged = validate(ValidateOptions(data=Path("photos"), weights=(result["run"],)), heard)
     assert (judged["split"], judged["n"], judged["top1"]) == ("val", 6, 1.0)
@@ -121,13 +135,8 @@ def test_a_solved_head_is_a_whole_network_and_its_frozen_part_runs_once(
     heard.clear()
     again = finetune("photos", weights=convs, report=heard, out="runs/again")
     assert "the frozen part is run again" in heard.texts()
-    assert all(torch.equal(t, best("runs/again")[name]) for name, t in after.items())
+    assert same(after, best("runs/again"))
     assert again["top1"] == 1.0
-
-
-def load_file_pth(path: Path) -> dict[str, torch.Tensor]:
-    state: dict[str, torch.Tensor] = torch.load(path, weights_only=True)
-    return state
 
 
 @pytest.mark.parametrize("kind", [FitHead.LOGISTIC, FitHead.SVM, FitHead.MEAN])
@@ -138,10 +147,8 @@ def test_a_solved_head_separates_and_its_probabilities_fit(kind: FitHead) -> Non
     for seed in range(4):
         rng = np.random.default_rng(seed)
         centres = 1.4 * rng.normal(size=(3, 20))
-        x = torch.from_numpy(centres[labels] + 3 * rng.normal(size=(120, 20))).float()
-        head = solve(
-            kind, x[:, None], labels, fold, classes=4, importance=None, report=lambda _: None
-        )
+        x = centres[labels] + 3 * rng.normal(size=(120, 20))
+        head = solved(kind, x[:, None], labels, fold, classes=4)
         fresh = torch.from_numpy(centres[many] + 3 * rng.normal(size=(6000, 20))).float()
         logits = fresh @ head.weight.T + head.bias
         p = logits.softmax(dim=1)
@@ -189,9 +196,7 @@ def test_what_is_in_a_photo_and_where_it_is_are_both_learnt() -> None:
     what[np.arange(90), labels] += 1.0
     where[np.arange(90), 0, labels] += 4.0
     for x in (what, where):
-        rows = torch.from_numpy(x).float().flatten(1)[:, None]
-        told = {"classes": 3, "maps": 4, "importance": None, "report": lambda event: None}
-        head = solve(FitHead.MEAN, rows, labels, fold, **told)
+        head = solved(FitHead.MEAN, x.reshape(90, 1, 36), labels, fold, maps=4)
         made = [(one.kind, one.share) for one in head.members]
         kinds = (FitHead.LOGISTIC, FitHead.SVM)
         assert sorted(made) == sorted(itertools.product(kinds, SHARES))
@@ -203,17 +208,11 @@ def test_what_is_in_a_photo_and_where_it_is_are_both_learnt() -> None:
 def test_of_many_rows_fewer_heads_are_fitted() -> None:
     rng = np.random.default_rng(0)
     labels = np.arange(2100) % 3
-    rows = torch.from_numpy(
-        rng.normal(size=(2100, 1, 12)) + 2 * np.eye(3)[labels][:, None].repeat(4, 2)
-    )
-    told = {"maps": 3, "importance": None, "report": lambda event: None}
+    rows = rng.normal(size=(2100, 1, 12)) + 2 * np.eye(3)[labels][:, None].repeat(4, 2)
     for classes, kinds in ((3, [FitHead.LOGISTIC, FitHead.SVM]), (300, [FitHead.SVM])):
-        head = solve(
-            FitHead.MEAN, rows.float(), labels, np.arange(2100) % 2, classes=classes, **told
-        )
-        assert [(one.kind, one.share) for one in head.members] == [
-            (kind, 0.5) for kind in kinds
-        ]
+        fold = np.arange(2100) % 2
+        head = solved(FitHead.MEAN, rows, labels, fold, classes=classes, maps=3)
+        assert [(one.kind, one.share) for one in head.members] == [(k, 0.5) for k in kinds]
         assert head.score > 0.9
         assert head.weight.shape == (classes, 12)
 
@@ -221,10 +220,9 @@ def test_of_many_rows_fewer_heads_are_fitted() -> None:
 def test_the_mean_of_heads_is_one_head() -> None:
     rng = np.random.default_rng(1)
     labels = np.arange(60) % 2
-    rows = torch.from_numpy(rng.normal(size=(60, 2, 12)) + labels[:, None, None]).float()
-    told = {"classes": 2, "maps": 3, "importance": None, "report": lambda event: None}
+    rows = rng.normal(size=(60, 2, 12)) + labels[:, None, None]
     mean, logistic, svm = (
-        solve(kind, rows, labels, labels, **told)  # one class a fold: nothing can be chosen
+        solved(kind, rows, labels, labels, maps=3)  # one class a fold: nothing can be chosen
         for kind in (FitHead.MEAN, FitHead.LOGISTIC, FitHead.SVM)
     )
     assert mean.score is None
@@ -273,8 +271,7 @@ def test_folds_judge_every_photo_once(place: Path, convs: Path) -> None:
     ((_, _, judged, _, top1, *_),) = fit_table(result)[1]
     assert judged == "3 folds"
     assert top1 == f"{100 * result['top1']:.1f} ± {100 * result['std']:.1f} %"
-    with Path("run/predictions.csv").open() as file:
-        assert len({row["path"] for row in csv.DictReader(file)}) == 13
+    assert len({row["path"] for row in rows_of(Path("run/predictions.csv"))}) == 13
     assert best("run")["fc8.weight"].shape == (2, 9216)
     with pytest.raises(DataError, match="fewer than 7 folds"):
         finetune("photos", weights=convs, folds=7)
@@ -356,10 +353,7 @@ def test_a_stopped_fit_on_stored_values_goes_on_to_the_same_weights(
     with pytest.raises(Interrupted):
         finetune("photos", out="parts", max_time=0.0, **words)
     finetune("photos", out="parts", **words)
-    a, b = (
-        load_file(place / run / "weights" / "last.safetensors") for run in ("whole", "parts")
-    )
-    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert same(last("whole"), last("parts"))
 
 
 def test_a_network_of_torchvision_whole_and_its_head_alone(place: Path) -> None:
@@ -398,8 +392,7 @@ def test_a_rate_is_found_and_the_trial_forgotten(place: Path, convs: Path) -> No
     assert f"learning rate {float(rate):g}: in 60 trial steps" in heard.texts()
     assert "corners, centre, mirrored" in heard.texts()
     finetune("photos", out="given", lr=float(rate), augment="corners", **words)
-    a, b = last("found"), last("given")
-    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert same(last("found"), last("given"))
 
 
 def test_several_processes_are_refused(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

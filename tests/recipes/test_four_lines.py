@@ -36,25 +36,22 @@ def test_each_run_is_recorded(four_lines: Path) -> None:
 
 
 def test_metrics_have_a_row_an_epoch(four_lines: Path) -> None:
-    for name, epochs in (("train-001", 2), ("finetune-001", 2)):
+    for name in ("train-001", "finetune-001"):
         text = (four_lines / "runs" / name / "metrics.csv").read_text()
         rows = list(csv.DictReader(text.splitlines()))
-        assert [int(row["epoch"]) for row in rows] == list(range(1, epochs + 1))
+        assert [int(row["epoch"]) for row in rows] == [1, 2]
         assert all(np.isfinite(float(value)) for row in rows for value in row.values())
         assert (four_lines / "runs" / name / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_weights_say_what_they_are(four_lines: Path) -> None:
-    for name, model, classes in (
-        ("train-001", "alexnet", ["cat", "dog"]),
-        ("finetune-001", "alexnet", ["ant", "bee"]),
-    ):
+    for name, classes in (("train-001", ["cat", "dog"]), ("finetune-001", ["ant", "bee"])):
         for which in ("best", "last"):
             path = four_lines / "runs" / name / "weights" / f"{which}.safetensors"
             with safe_open(path, framework="np") as file:
                 metadata = file.metadata()
                 assert file.get_slice("fc8.weight").get_shape() == [2, 4096]
-            assert metadata["model"] == model
+            assert metadata["model"] == "alexnet"
             assert json.loads(metadata["classes"]) == classes
             assert load_backbone(None, path, seed=0).classes == tuple(classes)
 
@@ -137,15 +134,6 @@ def test_finished_outputs_are_never_overwritten(
     assert "error: " in capsys.readouterr().err
     after = {p: p.stat().st_mtime_ns for p in four_lines.rglob("*") if p.is_file()}
     assert after == before
-
-
-def test_json_events_are_the_only_thing_on_stdout(four_lines: Path, capsys: Capsys) -> None:
-    with working_in(four_lines):
-        assert run(["eval", "--layer", "fc7", "--json", "--out", "for-json"]) == 0
-    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert events[0]["event"] == "chosen"
-    assert events[-1]["event"] == "finished"
-    assert events[-1]["result"]["results"][0]["layer"] == "fc7"
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,14 +15,13 @@ from alexkit.cli.app import run
 from alexkit.events import Event, StageAdvanced, Warned, silent
 from alexkit.features.store import FeatureStore
 from alexkit.images.decode import decode
-from alexkit.images.views import Views
 from alexkit.models.zoo import load_any
 from alexkit.recipes import layers
 from alexkit.recipes.api import extract
 from alexkit.recipes.extraction import settle_batch_size
 from alexkit.recipes.options import FeaturesOptions
 from tests.conftest import Capsys, photos_in
-from tests.recipes.conftest import working_in
+from tests.recipes.conftest import ResultOf
 
 NETWORK = ["--model", "squeezenet1_1", "--weights", "random"]
 MAP = "features.3.cat"
@@ -32,12 +30,6 @@ MAP = "features.3.cat"
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return photos_in(tmp_path_factory.mktemp("photos") / "photos", {"ant": 3, "bee": 3})
-
-
-@pytest.fixture
-def here(tmp_path: Path) -> Any:
-    with working_in(tmp_path):
-        yield tmp_path
 
 
 @pytest.fixture
@@ -65,15 +57,6 @@ def test_views_are_an_axis_and_their_average_is_their_mean(extracted) -> None:
     np.testing.assert_array_equal(values[:, 4], centre.values(MAP, rows))
     assert apart.provenance["preprocessing"]["views"] == "ten"
     assert (mean.provenance["average"], mean.provenance["pool"]) == ("features", "avg")
-
-
-def test_eval_judges_the_mean_of_the_views(extracted, capsys: Capsys) -> None:
-    store = extracted("--layer", MAP, "--pool", "avg", "--views", "flip")
-    store.close()
-    capsys.readouterr()
-    assert run(["eval", str(store.path), "--protocol", "kfold"]) == 3  # three photos a class
-    assert run(["info", str(store.path)]) == 0
-    assert "2 × 128" in capsys.readouterr().out
 
 
 def test_what_an_interrupted_file_was_made_with_is_named(
@@ -120,10 +103,11 @@ def test_wrong_words_are_told_and_nothing_is_written(
     assert list(here.iterdir()) == []
 
 
-def test_layers_are_listed_without_data(here: Path, capsys: Capsys) -> None:
+def test_layers_are_listed_without_data(
+    here: Path, capsys: Capsys, result_of: ResultOf
+) -> None:
     words = ["--model", "alexnet-owt", "--list-layers", "--pool", "avg", "--views", "flip"]
-    assert run(["features", *words, "--dtype", "float16", "--json"]) == 0
-    result = json.loads(capsys.readouterr().out.splitlines()[-1])["result"]
+    result = result_of(["features", *words, "--dtype", "float16"])
     listed = {layer["name"]: layer for layer in result["layers"]}
     assert listed["conv1"] == {
         "name": "conv1", "aliases": ["features.1"], "shape": [2, 64], "bytes": 2 * 64 * 2
@@ -232,22 +216,6 @@ class TestRealPhotos:
         weights = real_data / "weights" / "alexnet-torchvision-features.pth"
         return ["features", str(tmp_path / "list.txt"), "--weights", str(weights)]
 
-    def test_one_pass_is_equal_to_the_bit_to_one_at_a_time(
-        self, sample: list[str], tmp_path: Path
-    ) -> None:
-        names = ["conv1", "conv2:pre", "conv2", "conv3", "conv4", "conv5", "pool5"]
-        together = [word for name in names for word in ("--layer", name)]
-        assert run([*sample, *together, "--out", str(tmp_path / "all.h5")]) == 0
-        with FeatureStore.open(tmp_path / "all.h5") as whole:
-            for name in names:
-                path = tmp_path / f"{name}.h5"
-                assert run([*sample, "--layer", name, "--out", str(path)]) == 0
-                with FeatureStore.open(path) as alone:
-                    rows = np.arange(12)
-                    found = whole.values(name, rows)
-                    np.testing.assert_array_equal(found, alone.values(name, rows))
-                    assert (found < 0).any() == name.endswith(":pre")
-
     def test_ten_views_are_ten_separate_crops(self, sample: list[str], tmp_path: Path) -> None:
         words = ["--layer", "pool5", "--views", "ten", "--average", "features"]
         assert run([*sample, *words, "--out", str(tmp_path / "ten.h5")]) == 0
@@ -268,4 +236,3 @@ class TestRealPhotos:
                     x = preprocess.normalise(torch.from_numpy(pixels))
                     total += backbone.net.taps(x, ["pool5"])["pool5"]
         np.testing.assert_allclose(found, total.numpy() / 10, rtol=1e-5, atol=1e-5)
-        assert len(Views.parse("ten")) == 10

@@ -58,9 +58,8 @@ def test_what_is_asked_wins_and_else_the_rule(
 
 
 @pytest.fixture
-def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def photos(here: Path) -> Path:
     """Photos with a tag "turn by 180°", and under ``upright`` the same ones turned so."""
-    monkeypatch.chdir(tmp_path)
     for number, name in enumerate(["ant", "bee"]):
         for i in range(3):
             pixels = textured_rgb(10 * number + i)
@@ -70,10 +69,10 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
                 ("photos", pixels, tags),
                 ("upright", pixels[::-1, ::-1], Image.Exif()),
             ):
-                place = tmp_path / folder / name
+                place = here / folder / name
                 place.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(np.ascontiguousarray(image)).save(place / f"{i}.png", exif=exif)
-    return tmp_path
+    return here
 
 
 def features(data: str, out: str, *words: str) -> np.ndarray:

@@ -213,8 +213,7 @@ class TestClassesByName:
             for name, wnid in zip(CLASSES, WNIDS, strict=True):
                 (tmp_path / wnid).symlink_to(place / "photos" / name)
             known = said(
-                capsys,
-                ["validate", f"{place}/photos", "--weights", f"{place}/a.safetensors"],
+                capsys, ["validate", f"{place}/photos", "--weights", f"{place}/a.safetensors"]
             )
             told = said(capsys, ["validate", str(tmp_path), *plain, "--out", "runs/x"])
             assert told["loss"] == pytest.approx(known["loss"], abs=1e-6)

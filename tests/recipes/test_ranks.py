@@ -119,6 +119,13 @@ def check_equal(one: Path, other: Path) -> None:
         assert dict(a.attrs).keys() == dict(b.attrs).keys()
 
 
+def done_already(capsys: Capsys) -> int:
+    """What a command that goes on says of how far it was."""
+    told = re.search(r"features: \d+ images, (\d+) done already", capsys.readouterr().err)
+    assert told is not None
+    return int(told[1])
+
+
 def test_two_ranks_make_the_file_of_one_process(place: Path) -> None:
     with torchrun([*FEATURES, "--out", "run"], place) as process:
         out, told = process.communicate(timeout=240)
@@ -148,9 +155,7 @@ def test_a_dead_rank_is_named_and_its_rows_are_kept(place: Path, capsys: Capsys)
     with working_in(place):
         capsys.readouterr()
         assert run([*FEATURES, "--out", "killed.h5"]) == 0
-    done = re.search(r"features: \d+ images, (\d+) done already", capsys.readouterr().err)
-    assert done is not None
-    assert int(done[1]) >= kept
+    assert done_already(capsys) >= kept
     check_equal(place / "killed.h5", place / "one.h5")
     assert not list(place.glob("killed.h5.*"))
 
@@ -197,9 +202,7 @@ def test_parts_that_stay_read_as_the_file_of_one_process(
         assert run(["info", "virtual.h5"]) == 4
         (place / "virtual.h5").unlink()
         assert run([*words, "virtual.h5"]) == 0
-        done = re.search(r"features: \d+ images, (\d+) done already", capsys.readouterr().err)
-        assert done is not None
-        assert 0 < int(done[1]) < PHOTOS
+        assert 0 < done_already(capsys) < PHOTOS
         check_equal(place / "virtual.h5", place / "one.h5")
         # A file that holds its rows itself leaves no parts in its place.
         whole = [*FEATURES, "--compress", "gzip", "--overwrite", "--out", "virtual.h5"]

@@ -27,12 +27,10 @@ LENGTH = 256 * (2 * 64 + 1)
 
 
 @pytest.fixture(autouse=True)
-def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def photos(here: Path) -> Path:
     """Split photos, and beside them one of each kind that has no descriptors."""
-    monkeypatch.chdir(tmp_path)
-    folder = photos_in(
-        tmp_path / "photos", {"train/ant": 2, "train/bee": 2, "val/ant": 2, "val/bee": 1}
-    )
+    counts = {"train/ant": 2, "train/bee": 2, "val/ant": 2, "val/bee": 1}
+    folder = photos_in(here / "photos", counts)
     (folder / "val/bee/broken.jpg").write_bytes(b"no image")
     Image.new("RGB", (1, 1), "red").save(folder / "val/bee/dot.png")
     Image.new("RGB", (300, 200), "grey").save(folder / "val/bee/flat.png")
