@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alexkit.errors import DataError
+from alexkit.training.memory import blocks_kept
 from alexkit.training.optim import descend
 from alexkit.training.placement import Placement
 
@@ -107,46 +108,47 @@ def fit(
     placement = placement or Placement()
     buffers = list(net.buffers())
     began = time.perf_counter()
-    for step, batch in enumerate(batches, first_step):
-        arrived = time.perf_counter()
-        torch.manual_seed(step_seed(seed, step))
-        x, y = prepare(batch)
-        rate = lr(step)
-        loss = top1 = norm = 0.0
-        applied = False
-        n = placement.images(len(x))
-        if n:
-            # Batch norm moves them in the forward pass; a few kB.
-            before = [buffer.clone() for buffer in buffers]
-            optimizer.zero_grad()
-            with casting(x.device, autocast):
-                logits = placement.forward(net, x)
-            logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-            y = y.to(logits.device, non_blocking=True)
-            objective = loss_fn(logits, y)
-            torch.autograd.backward(placement.weighed(objective, len(x), n))
-            placement.reduce()
-            loss, top1, norm = _figures(objective, logits, y, net, placement)
-            applied = math.isfinite(loss) and math.isfinite(norm)
-            if applied:
-                if rescale is not None:
-                    rescale()
-                descend(optimizer, rate)
-            else:
-                for buffer, kept in zip(buffers, before, strict=True):
-                    buffer.copy_(kept)
-        yield StepResult(
-            step=step,
-            n=n,
-            loss=loss,
-            top1=top1,
-            gradient_norm=norm,
-            lr=rate,
-            seconds_waiting=arrived - began,
-            seconds=time.perf_counter() - began,
-            applied=applied,
-        )
-        began = time.perf_counter()
+    with blocks_kept():
+        for step, batch in enumerate(batches, first_step):
+            arrived = time.perf_counter()
+            torch.manual_seed(step_seed(seed, step))
+            x, y = prepare(batch)
+            rate = lr(step)
+            loss = top1 = norm = 0.0
+            applied = False
+            n = placement.images(len(x))
+            if n:
+                # Batch norm moves them in the forward pass; a few kB.
+                before = [buffer.clone() for buffer in buffers]
+                optimizer.zero_grad()
+                with casting(x.device, autocast):
+                    logits = placement.forward(net, x)
+                logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+                y = y.to(logits.device, non_blocking=True)
+                objective = loss_fn(logits, y)
+                torch.autograd.backward(placement.weighed(objective, len(x), n))
+                placement.reduce()
+                loss, top1, norm = _figures(objective, logits, y, net, placement)
+                applied = math.isfinite(loss) and math.isfinite(norm)
+                if applied:
+                    if rescale is not None:
+                        rescale()
+                    descend(optimizer, rate)
+                else:
+                    for buffer, kept in zip(buffers, before, strict=True):
+                        buffer.copy_(kept)
+            yield StepResult(
+                step=step,
+                n=n,
+                loss=loss,
+                top1=top1,
+                gradient_norm=norm,
+                lr=rate,
+                seconds_waiting=arrived - began,
+                seconds=time.perf_counter() - began,
+                applied=applied,
+            )
+            began = time.perf_counter()
 
 
 def _figures(
