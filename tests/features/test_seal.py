@@ -107,7 +107,7 @@ def sealed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return Example(tmp_path_factory.mktemp("sealed")).write()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100, deadline=None, derandomize=True, database=None)
 @given(data=st.data())
 def test_a_mutated_file_is_refused_or_equal(sealed: Path, data: st.DataObject) -> None:
     """Bytes changed, cut out, doubled or cut off anywhere, but for features and reasons."""

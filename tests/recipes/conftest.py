@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from alexkit.cli.app import run
+from alexkit.models.weights import file_sha256
 from tests.conftest import Capsys, photos_in
 
 Refused = Callable[[Sequence[str], int, str], None]
@@ -35,6 +36,11 @@ def working_in(folder: Path) -> Iterator[Path]:
         yield folder
     finally:
         os.chdir(before)
+
+
+def ends_of(run: Path) -> list[str]:
+    """What a fit leaves, to the byte: the hashes of its best and its last weights."""
+    return [file_sha256(run / f"weights/{name}.safetensors") for name in ("best", "last")]
 
 
 @pytest.fixture

@@ -109,6 +109,7 @@ def manual_folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.timeout(1200)  # a minute of two cores, where they are free
 def test_every_line_of_the_manual_runs(manual_folder: Path, capsys: Capsys) -> None:
     with working_in(manual_folder):
         for words in lines():

@@ -16,7 +16,6 @@ from alexkit.errors import Diverged, OutOfSpace
 from alexkit.events import EpochDone, Event, Note, Reporter, Warned, silent
 from alexkit.images.batches import Batch
 from alexkit.images.draws import Rows
-from alexkit.models.weights import file_sha256
 from alexkit.recipes.feed import Pixels
 from alexkit.recipes.fitting import FitRun
 from alexkit.recipes.options import TrainOptions, from_values
@@ -26,7 +25,7 @@ from alexkit.recipes.train import make_plan
 from alexkit.training.checkpoint import SaveRule
 from alexkit.training.loop import Prepare
 from tests.conftest import Capsys, photos_in
-from tests.recipes.conftest import working_in
+from tests.recipes.conftest import ends_of, working_in
 
 # Averaged weights, rising resolution, dropout, running statistics: all must be continued.
 TRAIN = ["train", "photos", "--recipe", "fast", "--head", "gap", "--epochs", "3"]
@@ -40,16 +39,12 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def weights_of(folder: Path) -> list[str]:
-    return [file_sha256(folder / f"weights/{name}.safetensors") for name in ("best", "last")]
-
-
 @pytest.fixture(scope="module")
 def whole(place: Path) -> list[str]:
     """The weights of a run that nothing happened to."""
     with working_in(place):
         assert run([*TRAIN, "--out", "whole"]) == 0
-    return weights_of(place / "whole")
+    return ends_of(place / "whole")
 
 
 def test_a_run_in_slices_of_no_time_ends_with_the_same_weights(
@@ -62,7 +57,7 @@ def test_a_run_in_slices_of_no_time_ends_with_the_same_weights(
             assert error.startswith("error: stopped by --max-time; saved before step ")
             assert hint.startswith("hint: the same command continues")
         assert run([*TRAIN, "--out", "sliced"]) == 0
-    assert weights_of(place / "sliced") == whole
+    assert ends_of(place / "sliced") == whole
     assert "error" not in read_record(place / "sliced")
 
 
@@ -80,7 +75,7 @@ def test_a_checkpoint_cut_by_hand_is_told_and_the_one_before_is_used(
     assert f"warning: {second.name} has " in told
     assert "the checkpoint before it is used" in told
     assert f"continuing after epoch 0, batch {int(first.stem[5:])}" in told
-    assert weights_of(place / "cut") == whole
+    assert ends_of(place / "cut") == whole
 
 
 class NoNumberInABatch(Pixels):
@@ -156,12 +151,12 @@ def faulty_run(place: Path, out: str, *, faults: int) -> FitRun:
 def sound(place: Path) -> list[str]:
     """The weights of that run without a fault."""
     assert not faulty_run(place, "sound", faults=0).rolled_back
-    return weights_of(place / "sound")
+    return ends_of(place / "sound")
 
 
 def test_a_passing_fault_is_rolled_back_to_the_bit(place: Path, sound: list[str]) -> None:
     assert faulty_run(place, "passing", faults=1).rolled_back
-    assert weights_of(place / "passing") == sound
+    assert ends_of(place / "passing") == sound
 
 
 def test_a_disk_that_fills_up_in_mid_run_loses_nothing(
@@ -184,7 +179,7 @@ def test_a_disk_that_fills_up_in_mid_run_loses_nothing(
     saving_often(make_plan(options, silent), options, told.append)
     texts = [event.text for event in told if isinstance(event, Note | Warned)]
     assert any(text.startswith("continuing after epoch ") for text in texts), texts
-    assert weights_of(filling_disk / "run") == sound
+    assert ends_of(filling_disk / "run") == sound
 
 
 def test_a_disk_without_room_is_told_before_the_run(

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from alexkit.models.weights import file_sha256
 from alexkit.training.checkpoint import CheckpointFolder
 from tests.conftest import photos_in
 from tests.recipes import forked_ranks
+from tests.recipes.conftest import ends_of
 from tests.recipes.forked_ranks import play
 from tests.recipes.test_ranks import PROGRAM, process_of_rank, torchrun, wait_for
 
@@ -73,10 +73,6 @@ def place(photos: Path) -> Path:
 def rows_of(folder: Path) -> list[dict[str, str]]:
     with (folder / "metrics.csv").open() as file:
         return list(csv.DictReader(file))
-
-
-def ends_of(folder: Path) -> list[str]:
-    return [file_sha256(folder / f"weights/{name}.safetensors") for name in ("best", "last")]
 
 
 def check_near(folder: Path, other: Path) -> None:
