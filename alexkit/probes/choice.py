@@ -13,7 +13,7 @@ import numpy.typing as npt
 from alexkit.probes.kept import Kept
 from alexkit.probes.kinds import fit_probe
 from alexkit.probes.metrics import area_ap, confusion, mean_class_accuracy, predictions
-from alexkit.probes.objective import Array, Problems, one_vs_rest
+from alexkit.probes.objective import Array, Problems
 from alexkit.probes.progress import Progress
 from alexkit.probes.protocols import CLIP_STEPS, ProtocolRecord
 from alexkit.probes.rows import Part, mean_square
@@ -232,7 +232,7 @@ class SvmScore:
     def __call__(self, c: float) -> Array:
         """(1) the score, or (K) where each class has its own C."""
         problems = self.problems.at(c)
-        self.terms, _, _ = self.solver.solve(problems, gap=SEARCH_GAP, start=self.terms)
+        self.terms = self.solver.solve(problems, gap=SEARCH_GAP, start=self.terms).terms
         judged, found = self.inside.judged, []
         for k, of_fold in zip(judged, np.split(self.terms, len(judged)), strict=True):
             outside = np.flatnonzero(self.inside.fold == k)
@@ -297,11 +297,6 @@ def class_aps(
             for k in range(signs.shape[1])
         ]
     )
-
-
-def signs_of(y: Labels, classes: int) -> Signs:
-    """(n, K) signs of one label a row."""
-    return one_vs_rest(y, np.arange(classes))
 
 
 def _mean_over(found: Sequence[Array]) -> Array:

@@ -147,11 +147,11 @@ class LinearSVM(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             device=self.device,
         )
         problems = Problems.of(signs, self.C, factors=factors, weights=weights)
-        found, certificate, steps = solver.solve(problems, gap=self.tol)
-        self.coef_, self.intercept_ = solver.weights(found)
-        self.n_iter_ = int(steps.max())
-        self.gap_: Array | None = certificate.gaps
-        self.dtype_: str | None = "float64" if solver.wide else dtype
+        found = solver.solve(problems, gap=self.tol)
+        self.coef_, self.intercept_ = solver.weights(found.terms)
+        self.n_iter_ = int(found.steps.max())
+        self.gap_: Array | None = found.certificate.gaps
+        self.dtype_: str | None = "float64" if found.wide.any() else dtype
         return self
 
     def _fit_hinge(self, x: npt.NDArray[Any], y: npt.NDArray[Any], weights: Array) -> LinearSVM:

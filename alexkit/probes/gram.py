@@ -26,7 +26,7 @@ from alexkit.probes.descent import (
     newton,
     product,
 )
-from alexkit.probes.objective import Array, Certificate, Problems, RowBlocks
+from alexkit.probes.objective import Array, Certificate, Problems, RowBlocks, Solution
 from alexkit.probes.progress import PERCENT, solving
 
 BLOCK_BYTES = 32 << 20
@@ -47,23 +47,6 @@ FEW = 500
 ROUNDS = 2
 """Searches in float32, each for a tenth of the gap of the one before, until the certificate
 agrees; and twice as many in float64."""
-
-
-@dataclass(frozen=True)
-class GramSolution:
-    """m solutions in terms of n rows.
-
-    Attributes:
-        beta: (m, n) float64 coefficients of the rows.
-        certificate: of these very coefficients.
-        steps: (m) int64, products with an (n, n) matrix.
-        wide: (m) bool, whether float32 did not reach the gap and float64 was used.
-    """
-
-    beta: Array
-    certificate: Certificate
-    steps: npt.NDArray[np.int64]
-    wide: npt.NDArray[np.bool_]
 
 
 T = TypeVar("T", npt.NDArray[Any], torch.Tensor)
@@ -134,12 +117,11 @@ class Gram:
         self.last: Known[npt.NDArray[Any]] | None = None
         self.making = Lock()
 
-    def solve(
-        self, problems: Problems, *, gap: float, start: Array | None = None
-    ) -> GramSolution:
+    def solve(self, problems: Problems, *, gap: float, start: Array | None = None) -> Solution:
         """Solves until each relative duality gap is at most ``gap``, or rounding forbids more.
 
-        What float32 does not bring there goes on in float64.
+        What float32 does not bring there goes on in float64. The terms are coefficients of the
+        rows, a step is a product with an (n, n) matrix.
 
         Args:
             start: (m, n) coefficients to begin from, e.g. a solution at a smaller C.
@@ -168,7 +150,7 @@ class Gram:
             for solved in itertools.accumulate(mapped(work, groups)):
                 stage.reach(PERCENT * solved // m)
         self.last = known if known.beta.size <= KEPT else None
-        return GramSolution(known.beta.copy(), Certificate(primal, dual), steps, wide)
+        return Solution(known.beta.copy(), Certificate(primal, dual), steps, wide)
 
     def _groups(self, problems: Problems) -> list[npt.NDArray[np.int64]]:
         """Problems at one C that are worked on together; whatever the number of cores."""

@@ -138,6 +138,24 @@ class Certificate:
         return float(self.gaps.max())
 
 
+@dataclass(frozen=True)
+class Solution:
+    """m solutions.
+
+    Attributes:
+        terms: float64, (m, n) coefficients of the rows or (m, d + 1) weights and, last, the
+            intercept divided by the constant beside every row; as the solver says.
+        certificate: of these very terms.
+        steps: (m) int64.
+        wide: (m) bool, whether float32 did not reach the gap and float64 was used.
+    """
+
+    terms: Array
+    certificate: Certificate
+    steps: npt.NDArray[np.int64]
+    wide: npt.NDArray[np.bool_]
+
+
 def lifted(x: npt.NDArray[Any], bias: float) -> Array:
     """(n, d + 1) float64 rows with ``bias`` as their last column; (n, d) where it is 0."""
     if bias == 0.0:

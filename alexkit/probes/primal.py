@@ -13,7 +13,6 @@ import itertools
 import math
 import operator
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -30,6 +29,7 @@ from alexkit.probes.objective import (
     Certificate,
     Problems,
     RowBlocks,
+    Solution,
     certify,
     lifted,
 )
@@ -38,7 +38,7 @@ from alexkit.probes.progress import PERCENT, solving
 BLOCK_BYTES = 32 << 20
 """Of rows that are read at a time."""
 MEMORY = 1 << 30
-"""Bytes for what is kept of every row, of the problems solved at a time."""
+"""Bytes for what is kept of every row: problems are solved in groups that fit."""
 SEARCHES = 3
 """Newton steps of a line search."""
 MAX_STEPS = 1000
@@ -56,24 +56,6 @@ KEPT = 0.8
 """Problems that are done are left out once fewer than this share go on."""
 
 
-@dataclass(frozen=True)
-class PrimalSolution:
-    """m solutions.
-
-    Attributes:
-        u: (m, d + 1) float64 weights and, last, the intercept divided by the constant beside
-            every row; (m, d) without an intercept.
-        certificate: of these very weights.
-        steps: (m) int64, each two products with all rows.
-        wide: (m) bool, whether float32 did not reach the gap and float64 was used.
-    """
-
-    u: Array
-    certificate: Certificate
-    steps: npt.NDArray[np.int64]
-    wide: npt.NDArray[np.bool_]
-
-
 class Streamed:
     """Rows that are read in blocks, and solutions of problems on them.
 
@@ -82,7 +64,6 @@ class Streamed:
         bias: the constant put beside every row; 0 for no intercept.
         dtype: of the products that search; what is certified is always float64.
         device: where.
-        memory: bytes for what is kept of every row; problems are solved in groups that fit.
         report: told how far it is, in percent of the way from a gap of 1 to the one asked,
             on the scale of its logarithm.
     """
@@ -94,7 +75,6 @@ class Streamed:
         bias: float,
         dtype: torch.dtype,
         device: torch.device,
-        memory: int = MEMORY,
         report: Reporter = silent,
     ) -> None:
         self.x, self.bias, self.dtype, self.device = x, bias, dtype, device
@@ -102,16 +82,15 @@ class Streamed:
         n, d = x.shape
         self.size = d + (bias != 0)
         self.block = max(1, min(BLOCK_BYTES // (4 * self.size), -(-n // LANES)))
-        self.width = max(1, memory // ((2 * dtype.itemsize + 1) * n))
+        self.width = max(1, MEMORY // ((2 * dtype.itemsize + 1) * n))
         self.made = (0.0, torch.empty(0))
         self.moments = self._moments()
 
-    def solve(
-        self, problems: Problems, *, gap: float, start: Array | None = None
-    ) -> PrimalSolution:
+    def solve(self, problems: Problems, *, gap: float, start: Array | None = None) -> Solution:
         """Solves until each relative duality gap is at most ``gap``, or rounding forbids more.
 
-        What float32 does not bring there goes on in float64.
+        What float32 does not bring there goes on in float64. The terms are weights, a step is
+        two products with all rows.
 
         Args:
             start: (m, d + 1) weights to begin from, e.g. a solution at a smaller C.
@@ -135,7 +114,11 @@ class Streamed:
                         place[which] = value
                     done += which.size
             stage.reach(PERCENT)
-        return PrimalSolution(u, Certificate(primal, dual), steps, wide)
+        return Solution(u, Certificate(primal, dual), steps, wide)
+
+    def weights(self, u: Array) -> Array:
+        """(m, d + 1) float64: the terms themselves."""
+        return u
 
     def decisions(self, u: Array, rows: npt.NDArray[np.int64]) -> Array:
         """(m, rows) float64 decision values of some rows, ascending; reads all of them."""

@@ -10,14 +10,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from alexkit.errors import DataError
 from alexkit.events import Note, Reporter, Warned, silent
-from alexkit.images.source import NO_LABEL
 from alexkit.probes.choice import (
     NOTHING,
     SEARCH_GAP,
@@ -30,7 +28,6 @@ from alexkit.probes.choice import (
     fits_at_once,
     fits_in_all,
     part_inside,
-    signs_of,
 )
 from alexkit.probes.kept import Kept
 from alexkit.probes.kinds import Probe, fit_probe
@@ -45,10 +42,10 @@ from alexkit.probes.metrics import (
     top_k,
 )
 from alexkit.probes.norms import FittedNorm, Norm
-from alexkit.probes.objective import Problems
+from alexkit.probes.objective import Problems, one_vs_rest
 from alexkit.probes.outcomes import margins
 from alexkit.probes.progress import Progress
-from alexkit.probes.protocols import ProtocolRecord, protocol_of
+from alexkit.probes.protocols import ProtocolRecord
 from alexkit.probes.rows import (
     Features,
     Part,
@@ -57,7 +54,6 @@ from alexkit.probes.rows import (
     inner_products,
     row_keys,
 )
-from alexkit.probes.scores import summary
 from alexkit.probes.solver import GRAM_ROWS, Solver, regime_of
 from alexkit.probes.splits import Division, Rows, check_division, counted, divide
 from alexkit.probes.svm import Labels, LinearModel, fit_linear_svm
@@ -244,10 +240,10 @@ def fit(
     if record.per_class:
         solver = Solver(x, problems=signs.shape[1], report=report)
         problems = Problems.of(signs, 1.0, factors=factors_of(signs.shape[1], record))
-        found, certificate, _ = solver.solve(replace(problems, c=c), gap=final_gap(x))
-        weights, bias = solver.weights(found)
-        labels = np.arange(signs.shape[1])
-        return LinearModel(labels, weights, bias, float(np.median(c)), certificate.gap)
+        found = solver.solve(replace(problems, c=c), gap=final_gap(x))
+        weights, bias = solver.weights(found.terms)
+        labels, middle = np.arange(signs.shape[1]), float(np.median(c))
+        return LinearModel(labels, weights, bias, middle, found.certificate.gap)
     if y is None:
         return _fit_each(np.asarray(x[:]), signs, record, c)
     if record.probe == "svm":
@@ -313,49 +309,6 @@ def _judge_all(x: Features, task: Task, report: Reporter, kept: Kept) -> Iterato
     progress.finish()
 
 
-def evaluate(
-    x: npt.NDArray[Any],
-    y: npt.NDArray[Any],
-    classes: Sequence[str],
-    *,
-    protocol: str,
-    splits: npt.NDArray[np.uint8] | None = None,
-    norm: str | None = None,
-    probe: str | None = None,
-    seed: int = 0,
-    report: Reporter = silent,
-) -> dict[str, Any]:
-    """Judges an array of features with one label a row.
-
-    Args:
-        x: (n, d) of any float type.
-        y: (n) labels from 0 to K - 1, or -1 for rows without one, which are left out.
-        classes: K names.
-        protocol: a name in :data:`alexkit.probes.protocols.PROTOCOLS`.
-        splits: (n) uint8, codes into :data:`alexkit.images.source.SPLITS`.
-        norm, probe: None is the protocol's own; see :data:`alexkit.probes.norms.NORMS`.
-        seed: the same seed gives the same result but for ``seconds``.
-        report: told of leaks, and of every split.
-
-    Returns:
-        One entry of ``results`` in ``eval.json``, see :func:`alexkit.probes.scores.summary`.
-
-    Raises:
-        UnknownName: there is no such protocol or normalisation.
-        DataError: the rows or labels do not allow this protocol.
-    """
-    record = protocol_of(protocol)
-    record = replace(record, norm=norm or record.norm, probe=probe or record.probe)
-    Norm.parse(record.norm)
-    labelled = np.flatnonzero(np.asarray(y) != NO_LABEL)
-    if 0 < labelled.size < len(y):
-        report(Note(f"{len(y) - labelled.size} rows without a label are left out"))
-    labels = np.asarray(y, np.int64)[labelled]
-    codes = None if splits is None else np.asarray(splits)[labelled]
-    task = single_task(labels, classes, record, splits=codes, seed=seed)
-    return summary(judge_layer(np.asarray(x)[labelled], task, report))
-
-
 def single_task(
     y: Labels,
     classes: Sequence[str],
@@ -386,7 +339,8 @@ def single_task(
     for part in divisions:
         check_division(y, classes, part, single=True)
     parts = divisions or divide(y, classes, record, splits=splits, seed=seed, reserve=reserve)
-    return Task(record, classes, y, signs_of(y, len(classes)), parts, seed)
+    signs = one_vs_rest(y, np.arange(len(classes)))
+    return Task(record, classes, y, signs, parts, seed)
 
 
 def tested(splits: Sequence[SplitResult], n: int) -> Rows:

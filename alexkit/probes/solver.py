@@ -13,8 +13,8 @@ import torch
 from alexkit.errors import DataError
 from alexkit.events import Chosen, Note, Reporter, silent
 from alexkit.probes.gram import Gram
-from alexkit.probes.objective import Array, Certificate, Problems, RowBlocks
-from alexkit.probes.primal import MEMORY, Streamed
+from alexkit.probes.objective import Array, Problems, RowBlocks, Solution
+from alexkit.probes.primal import Streamed
 
 Regime = Literal["gram", "primal"]
 
@@ -51,12 +51,8 @@ class Solver:
             ``intercept_scaling``; 0 for no intercept.
         dtype: of the products that search for the optimum; certificates are float64.
         device: where.
-        memory: bytes for what is kept of every row where rows are read in blocks.
         report: told which way was chosen, how far a long solution is, and where float32 did
             not reach a gap.
-
-    Attributes:
-        wide: whether float64 was used because float32 did not reach a gap.
 
     Raises:
         DataError: a number is not finite, or too large to be squared in ``dtype``.
@@ -70,37 +66,30 @@ class Solver:
         bias: float = 1.0,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
-        memory: int = MEMORY,
         report: Reporter = silent,
     ) -> None:
         n, d = x.shape
         device = torch.device(device)
-        self.x, self.constant, self.regime = x, bias, regime_of(n, d)
-        self.report, self.wide = report, False
-        self._kernel: Gram | None = None
-        self._streamed: Streamed | None = None
+        self.constant, self.report, self.regime = bias, report, regime_of(n, d)
+        self._way: Gram | Streamed
         if self.regime == "gram":
             rule = f"{n} rows; for every C, fold and class"
             report(Chosen("solver", "Gram matrix made once", rule))
-            self._kernel = Gram(
+            self._way = Gram(
                 x, bias=bias, dtype=dtype, device=device, problems=problems, report=report
             )
-            squares = self._kernel.sizes
+            squares = self._way.sizes
         else:
             report(Chosen("solver", "rows read in blocks", f"{n} rows of {d} numbers"))
-            self._streamed = Streamed(
-                x, bias=bias, dtype=dtype, device=device, memory=memory, report=report
-            )
-            squares = self._streamed.moments.diagonal()
+            self._way = Streamed(x, bias=bias, dtype=dtype, device=device, report=report)
+            squares = self._way.moments.diagonal()
         if not bool(torch.isfinite(squares).all()):
             raise DataError(
                 "the rows to be fitted are not all finite numbers of a usable size",
                 hint="leave out rows with NaN or infinity, or scale the features",
             )
 
-    def solve(
-        self, problems: Problems, *, gap: float, start: Array | None = None
-    ) -> tuple[Array, Certificate, npt.NDArray[np.int64]]:
+    def solve(self, problems: Problems, *, gap: float, start: Array | None = None) -> Solution:
         """Solutions in the solver's own terms, of which ``start`` is one at another C.
 
         Args:
@@ -108,31 +97,19 @@ class Solver:
                 there is comes back, with its true gap.
         """
         with one_torch_thread():
-            if self._kernel is not None:
-                found = self._kernel.solve(problems, gap=gap, start=start)
-                self._tell(found.wide)
-                return found.beta, found.certificate, found.steps
-            assert self._streamed is not None
-            other = self._streamed.solve(problems, gap=gap, start=start)
-            self._tell(other.wide)
-            return other.u, other.certificate, other.steps
+            found = self._way.solve(problems, gap=gap, start=start)
+        if found.wide.any():
+            told = f"{int(found.wide.sum())} of {found.wide.size} problems were solved in"
+            self.report(Note(f"{told} float64: float32 did not reach the gap"))
+        return found
 
     def decisions(self, terms: Array, rows: npt.NDArray[np.int64]) -> Array:
         """(m, rows) float64 decision values of some of the solver's own rows, ascending."""
-        if self._kernel is not None:
-            return self._kernel.decisions(terms, rows)
-        assert self._streamed is not None
-        return self._streamed.decisions(terms, rows)
+        return self._way.decisions(terms, rows)
 
     def weights(self, terms: Array) -> tuple[Array, Array]:
         """(m, d) weights and (m) intercepts."""
-        u = terms if self._kernel is None else self._kernel.weights(terms)
+        u = self._way.weights(terms)
         if self.constant == 0.0:
             return u, np.zeros(len(u))
         return u[:, :-1], u[:, -1] * self.constant
-
-    def _tell(self, wide: npt.NDArray[np.bool_]) -> None:
-        if wide.any():
-            self.wide = True
-            told = f"{int(wide.sum())} of {wide.size} problems were solved in float64"
-            self.report(Note(f"{told}: float32 did not reach the gap"))

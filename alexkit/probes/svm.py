@@ -85,5 +85,5 @@ def fit_linear_svm(
     """
     labels, signs = class_signs(y)
     solver = Solver(x, problems=signs.shape[1], dtype=dtype, report=report)
-    found, certificate, _ = solver.solve(Problems.of(signs, c), gap=gap)
-    return LinearModel.of(labels, *solver.weights(found), c, certificate.gap)
+    found = solver.solve(Problems.of(signs, c), gap=gap)
+    return LinearModel.of(labels, *solver.weights(found.terms), c, found.certificate.gap)

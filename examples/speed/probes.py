@@ -68,9 +68,9 @@ def gap_of(x: np.ndarray, y: np.ndarray, c: float, fitted: LinearSVC) -> float:
 def our_fit(x: np.ndarray, y: np.ndarray, c: float, gap: float) -> float:
     _, signs = class_signs(y)
     solver = Solver(x, problems=signs.shape[1])
-    terms, certificate, _ = solver.solve(Problems.of(signs, c), gap=gap)
-    solver.weights(terms)
-    return certificate.gap
+    found = solver.solve(Problems.of(signs, c), gap=gap)
+    solver.weights(found.terms)
+    return found.certificate.gap
 
 
 def our_grid(x: np.ndarray, y: np.ndarray, grid: list[float], folds: int, gap: float) -> float:
@@ -83,15 +83,15 @@ def our_grid(x: np.ndarray, y: np.ndarray, grid: list[float], folds: int, gap: f
     solver = Solver(x, problems=len(grid) * len(problems) + signs.shape[1])
     terms, worst, middle = None, 0.0, grid[len(grid) // 2]
     for c in grid:
-        terms, certificate, _ = solver.solve(problems.at(c), gap=gap, start=terms)
-        worst = max(worst, certificate.gap)
+        found = solver.solve(problems.at(c), gap=gap, start=terms)
+        terms, worst = found.terms, max(worst, found.certificate.gap)
         for k, part in enumerate(np.split(terms, folds)):
             solver.decisions(part, np.flatnonzero(fold == k))
         if c == middle:  # as if it had been chosen
             start = np.mean(np.split(terms, folds), axis=0)
-    found, certificate, _ = solver.solve(Problems.of(signs, middle), gap=gap, start=start)
-    solver.weights(found)
-    return max(worst, certificate.gap)
+    found = solver.solve(Problems.of(signs, middle), gap=gap, start=start)
+    solver.weights(found.terms)
+    return max(worst, found.certificate.gap)
 
 
 def compare(x: np.ndarray, y: np.ndarray, args: argparse.Namespace) -> dict[str, Any]:

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from alexkit.events import Event, StageAdvanced
-from alexkit.probes.choice import NOTHING, choose_c, part_inside, signs_of
+from alexkit.probes.choice import NOTHING, choose_c, part_inside
 from alexkit.probes.kept import Kept
+from alexkit.probes.objective import one_vs_rest
 from alexkit.probes.progress import Progress
 from alexkit.probes.protocols import protocol_of
 from tests.probes.conftest import MakeProblem
@@ -90,7 +91,13 @@ def test_a_choice_that_was_interrupted_ends_as_if_it_never_was(
                     raise KeyboardInterrupt
 
         return choose_c(
-            x, y, signs_of(y, 3), record, inside, progress=Progress(report, 45), kept=kept
+            x,
+            y,
+            one_vs_rest(y, np.arange(3)),
+            record,
+            inside,
+            progress=Progress(report, 45),
+            kept=kept,
         )
 
     whole = choose(NOTHING)

@@ -31,9 +31,9 @@ def solve(
     if way == "gram":
         kernel = Gram(x, bias=bias, problems=len(problems), **options)
         found = kernel.solve(problems, gap=gap)
-        return kernel.weights(found.beta), found.certificate, found.steps
+        return kernel.weights(found.terms), found.certificate, found.steps
     other = Streamed(x, bias=bias, **options).solve(problems, gap=gap)
-    return other.u, other.certificate, other.steps
+    return other.terms, other.certificate, other.steps
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -126,28 +126,28 @@ def test_a_start_at_another_c_saves_steps(make_problem: MakeProblem, way: str) -
     options = {"bias": 1.0, "dtype": torch.float64, "device": CPU}
     solver: Any = Gram(x, problems=3, **options) if way == "gram" else Streamed(x, **options)
     first = solver.solve(problems, gap=1e-8)
-    start = first.beta if way == "gram" else first.u
-    again = solver.solve(problems, gap=1e-7, start=start)
+    again = solver.solve(problems, gap=1e-7, start=first.terms)
     assert again.steps.max() < first.steps.max()
     np.testing.assert_allclose(again.certificate.primal, first.certificate.primal, rtol=1e-7)
 
 
 def test_rows_of_a_file_in_groups_of_problems(
-    make_problem: MakeProblem, tmp_path: Path
+    make_problem: MakeProblem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("alexkit.probes.primal.MEMORY", 2 * 3 * 4 * 700)
     x, y = make_problem(700, 20, 4)
     problems = Problems.of(one_vs_rest(y, np.arange(4)), 0.05)
     with h5py.File(tmp_path / "rows.h5", "w") as file:
         file["x"] = x.astype(np.float32)
     events: list[Event] = []
     with h5py.File(tmp_path / "rows.h5") as file:
-        solver = Solver(file["x"], problems=4, memory=2 * 3 * 4 * 700, report=events.append)
-        found, certificate, _ = solver.solve(problems, gap=1e-5)
+        solver = Solver(file["x"], problems=4, report=events.append)
+        found = solver.solve(problems, gap=1e-5)
         some = np.array([0, 3, 699])
-        values = solver.decisions(found, some)
+        values = solver.decisions(found.terms, some)
     assert solver.regime == "primal"
-    assert certificate.gap <= 1e-5
-    weights, bias = solver.weights(found)
+    assert found.certificate.gap <= 1e-5
+    weights, bias = solver.weights(found.terms)
     known = weights @ x[some].T + bias[:, None]
     np.testing.assert_allclose(values, known, atol=1e-5)
     assert isinstance(events[0], Chosen)
