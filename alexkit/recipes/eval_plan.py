@@ -10,7 +10,7 @@ import numpy as np
 
 from alexkit.choices import Protocol, Split
 from alexkit.errors import DataError, UsageError
-from alexkit.events import Chosen, Note, Reporter
+from alexkit.events import Chosen, Note, Reporter, Warned
 from alexkit.features.store import FeatureStore
 from alexkit.images.source import SPLITS
 from alexkit.probes.choice import DECADES
@@ -213,11 +213,23 @@ def _several_task(
     )
 
 
-def tell_pooling(layer: str, record: ProtocolRecord, report: Reporter) -> None:
-    """Says what the protocol does to a layer before anything else."""
-    if record.pooled and layer in GOYAL_POOLS:
-        kernel, stride = GOYAL_POOLS[layer]
+def is_pooled(
+    store: FeatureStore, layer: str, record: ProtocolRecord, report: Reporter
+) -> bool:
+    """Whether the protocol average-pools a layer before anything else; said where it would,
+    but the file has no maps of it that are large enough, or has pooled them already."""
+    if not record.pooled or layer not in GOYAL_POOLS:
+        return False
+    kernel, stride = GOYAL_POOLS[layer]
+    shape = store.layers[layer][bool(store.views) :]
+    before = store.provenance.get("pool") or "none"
+    if before == "none" and len(shape) == 3 and min(shape[1:]) >= kernel:
         report(Note(f"{layer} is average-pooled, kernel {kernel}, stride {stride}"))
+        return True
+    told = f"its rows are {' × '.join(map(str, shape))}"
+    told += f", extracted with --pool {before}" if before != "none" else ""
+    report(Warned(f"{layer} is not average-pooled by the protocol: {told}"))
+    return False
 
 
 def describe(plan: Plan, options: EvalOptions) -> dict[str, Any]:

@@ -69,7 +69,6 @@ class LayerRows:
     def __init__(self, store: FeatureStore, layer: str, places: Rows, *, pool: bool) -> None:
         self.store, self.layer, self.places, self.pool = store, layer, places, pool
         self.shape = (places.size, self[np.arange(1)].shape[1])
-        self.nbytes = self.shape[0] * self.shape[1] * store.dtype.itemsize
 
     def __getitem__(self, rows: Rows) -> npt.NDArray[Any]:
         values = self.store.averaged(self.store.values(self.layer, self.places[rows]))

@@ -22,7 +22,7 @@ from alexkit.probes.saved import probe_of, save_probe
 from alexkit.probes.scores import summary
 from alexkit.probes.solver import GRAM_ROWS
 from alexkit.recipes.eval_kept import Judged, judged_before, keep_judged, kept_in
-from alexkit.recipes.eval_plan import Plan, describe, plan, tell_pooling
+from alexkit.recipes.eval_plan import Plan, describe, is_pooled, plan
 from alexkit.recipes.eval_rows import EvalRows, LayerRows, free_memory, write_splits
 from alexkit.recipes.inputs import choose_feature_files
 from alexkit.recipes.options import EvalOptions
@@ -101,8 +101,8 @@ def _judge(
                 report(Note(f"{layer} was judged before the interruption"))
                 yield from filter(None, before)
                 continue
-            tell_pooling(layer, planned.record, report)
-            rows = LayerRows(store, layer, places, pool=planned.record.pooled)
+            pool = is_pooled(store, layer, planned.record, report)
+            rows = LayerRows(store, layer, places, pool=pool)
             if store.views:
                 report(Note(f"{layer} is the mean over the views of an image"))
             x = _in_memory(rows, planned.record.norm, planned.record.probe, report)
@@ -114,7 +114,7 @@ def _judge(
                 scores = summary(found)
                 if options.save is not None:
                     folder.writes(options.save)
-                    _save(options, found, x, scores["C"], store, layer)
+                    _save(options, found, x, scores["C"], rows)
                     report(Saved("probe", str(options.save)))
                 name = layer if len(stores) == 1 else f"{store.path} {layer}"
                 right = tested(found.splits, x.shape[0])
@@ -198,13 +198,12 @@ def _save(
     found: LayerResult,
     x: Features,
     c: float,
-    store: FeatureStore,
-    layer: str,
+    layer: LayerRows,
 ) -> None:
     assert options.save is not None
     model, norm, rows = probe_of(found, x, c)
     task: Task = found.task
-    provenance = store.provenance
+    provenance = layer.store.provenance
     record = {
         "protocol": task.record.name,
         "probe": task.record.probe,
@@ -214,12 +213,15 @@ def _save(
         "preprocessing": provenance.get("preprocessing"),
         "views": "mean" if provenance.get("stored_views") else None,
         "pool": provenance.get("pool"),
-        "pooled": task.record.pooled,
+        "pooled": layer.pool,
         "several": task.y is None,
     }
     try:
         save_probe(
-            options.save, model, norm, classes=tuple(task.classes), layer=layer, record=record
+            *(options.save, model, norm),
+            classes=tuple(task.classes),
+            layer=layer.layer,
+            record=record,
         )
     except OSError as problem:
         raise _unwritten(options.save, problem) from problem

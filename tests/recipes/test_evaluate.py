@@ -45,6 +45,7 @@ def make(here: Path) -> Make:
         views: bool = False,
         seed: int = 0,
         centres: int = 4,
+        provenance: dict[str, Any] | None = None,
     ) -> Path:
         rng = np.random.default_rng(seed)
         y = np.arange(90) % 3 if y is None else np.array(y)
@@ -56,7 +57,7 @@ def make(here: Path) -> Make:
         if views:
             layers = {k: np.stack([v - 1, v + 3], axis=1) for k, v in layers.items()}
         told = {"model": "alexnet", "weights": {"sha256": "a1b2"}}
-        told |= {"stored_views": 2} if views else {}
+        told |= ({"stored_views": 2} if views else {}) | (provenance or {})
         named = {"paths": paths, "labels": y, "splits": splits, "classes": CLASSES}
         feature_file(here / name, layers, **named, bad=bad, provenance=told)
         return Path(name)
@@ -385,6 +386,24 @@ class TestSeveralClasses:
         each = list(found["per_class"].values())
         assert found["map"]["area"]["mean"] == pytest.approx(np.mean(each))
         assert (found["n_train"], found["n_test"]) == (60, 30)
+
+    @pytest.mark.parametrize(
+        ("shape", "pool"), [((20, 2, 2), "grid:2"), ((1, 9, 9), "9k"), ((80,), "flat")]
+    )
+    def test_maps_that_are_pooled_already_are_not_pooled_again(
+        self, make: Make, shape: tuple[int, ...], pool: str, capsys: Capsys
+    ) -> None:
+        size = int(np.prod(shape))
+        provenance = {"model": "alexnet", "pool": pool}
+        make(values=lambda x: {"conv3": x[:, :size].reshape(-1, *shape)}, provenance=provenance)
+        words = ["eval", "F.h5", "--protocol", "goyal", "--out", "E", "--save", "P"]
+        assert run(words) == 0
+        rows = " × ".join(map(str, shape))
+        told = f"conv3 is not average-pooled by the protocol: its rows are {rows}"
+        assert f"{told}, extracted with --pool {pool}" in capsys.readouterr().err
+        saved = load_probe("P")
+        assert saved.record["pooled"] is False
+        assert saved.model.weights.shape[1] == size
 
     def test_difficult_rows_are_not_counted(self, make: Make) -> None:
         """A wrong label in training and in test that is called difficult changes nothing."""
