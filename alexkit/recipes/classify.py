@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -12,8 +12,7 @@ import numpy.typing as npt
 from scipy.special import softmax
 
 from alexkit.errors import WeightsMismatch
-from alexkit.events import Reporter
-from alexkit.features.layout import RowProblem
+from alexkit.events import Reporter, Stage
 from alexkit.images.draws import Rows
 from alexkit.models.zoo import Backbone
 from alexkit.recipes.classes import Outputs, name_outputs
@@ -22,7 +21,9 @@ from alexkit.recipes.inputs import choose_backbone
 from alexkit.recipes.layers import AnyBackbone
 from alexkit.recipes.ledger import Ledger
 
-Probabilities = npt.NDArray[np.float64]
+Scores = npt.NDArray[np.float64]
+Scored = tuple[Rows, Scores, int]
+"""Of a batch the rows that could be read, their (B, K) scores, and how many images it had."""
 
 NOT_CLASSIFIED = "not classified"
 
@@ -40,21 +41,6 @@ class Classifier:
     backbone: AnyBackbone
     layer: str
     outputs: Outputs
-
-
-@dataclass(frozen=True)
-class Classified:
-    """What came of a batch.
-
-    Attributes:
-        rows: (B) int64.
-        probabilities: (B, K) float64, the mean over the views of an image.
-        problems: rows without.
-    """
-
-    rows: Rows
-    probabilities: Probabilities
-    problems: tuple[RowProblem, ...]
 
 
 def choose_classifier(
@@ -89,7 +75,7 @@ def classifier_of(
     return Classifier(backbone, layer, outputs)
 
 
-def classify(job: Job, rows: Rows, ledger: Ledger) -> Iterator[Classified]:
+def classify(job: Job, rows: Rows, ledger: Ledger) -> Iterator[Scored]:
     """The probabilities of ``rows``: the softmax of each view's logits, averaged (paper §4.1).
 
     Args:
@@ -101,6 +87,18 @@ def classify(job: Job, rows: Rows, ledger: Ledger) -> Iterator[Classified]:
         ledger.add_batch(job.source, batch, NOT_CLASSIFIED)
         logits = batch.values.get(layer, np.empty((0, *job.stored.shapes[layer]), np.float32))
         found = softmax(logits.astype(np.float64), axis=-1)
-        yield Classified(
-            batch.rows, found.mean(axis=1) if found.ndim == 3 else found, batch.problems
-        )
+        found = found.mean(axis=1) if found.ndim == 3 else found
+        yield batch.rows, found, len(batch.rows) + len(batch.problems)
+
+
+def gather(
+    scored: Iterable[Scored], rows: Rows, classes: int, name: str, report: Reporter
+) -> tuple[Scores, npt.NDArray[np.bool_]]:
+    """(n, K) scores of ``rows``, which ascend, and which of them have any; told as a stage."""
+    scores, there = np.zeros((len(rows), classes)), np.zeros(len(rows), bool)
+    with Stage(report, name, len(rows), "images") as stage:
+        for some, values, images in scored:
+            at = np.searchsorted(rows, some)
+            scores[at], there[at] = values, True
+            stage.advance(images)
+    return scores, there

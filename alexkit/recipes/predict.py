@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from alexkit.choices import Exif
 from alexkit.errors import DataError, FileMismatch, UsageError
-from alexkit.events import Chosen, Note, Reporter, Stage
+from alexkit.events import Chosen, Note, Reporter
 from alexkit.features.pooling import Pooling
 from alexkit.images.draws import Rows
 from alexkit.images.named import open_images
@@ -25,6 +24,7 @@ from alexkit.images.preprocess import Preprocess
 from alexkit.images.source import ImageSource
 from alexkit.images.views import Views
 from alexkit.models.weights import read_metadata
+from alexkit.probes.metrics import top_k
 from alexkit.probes.norms import pooled
 from alexkit.probes.saved import FORMAT as PROBE
 from alexkit.probes.saved import SavedProbe, load_probe
@@ -32,8 +32,11 @@ from alexkit.recipes.classes import Outputs, name_outputs
 from alexkit.recipes.classify import (
     NOT_CLASSIFIED,
     Classifier,
+    Scored,
+    Scores,
     choose_classifier,
     classify,
+    gather,
 )
 from alexkit.recipes.devices import one_device
 from alexkit.recipes.extraction import Job
@@ -46,8 +49,6 @@ from alexkit.recipes.using import PredictOptions
 from alexkit.reports.predictions import prediction_rows
 
 TOP = 5
-
-Scores = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -76,11 +77,10 @@ class _Scorer:
     job: Job
     probe: SavedProbe | None = None
 
-    def scores(self, rows: Rows, ledger: Ledger) -> Iterator[tuple[Rows, Scores, int]]:
-        """Rows, (B, K), and how many images are through."""
+    def scores(self, rows: Rows, ledger: Ledger) -> Iterator[Scored]:
+        """Batch by batch."""
         if self.probe is None:
-            for found in classify(self.job, rows, ledger):
-                yield found.rows, found.probabilities, len(found.rows) + len(found.problems)
+            yield from classify(self.job, rows, ledger)
             return
         layer = self.probe.layer
         for batch in self.job.features(rows):
@@ -168,7 +168,9 @@ def predictions(
     there = np.ones(len(source), bool)
     for weights in options.weights:
         scorer = _scorer(options, weights, source, report)
-        scores, done = _scores(scorer, rows, ledger, report)
+        classes = len(scorer.outputs.names)
+        scored = scorer.scores(rows, ledger)
+        scores, done = gather(scored, rows, classes, "predict", report)
         first = first or scorer
         if first is not scorer:
             scores = scores[:, _aligned(first, scorer)]
@@ -191,19 +193,6 @@ def predictions(
         values = tuple(float(total[row, at]) for at in best)
         found.append(Prediction(path, tuple(first.outputs.names[at] for at in best), values))
     return found, first, _judged(source, first, total, rows[there])
-
-
-def _scores(
-    scorer: _Scorer, rows: Rows, ledger: Ledger, report: Reporter
-) -> tuple[Scores, npt.NDArray[np.bool_]]:
-    """(N, K), and which rows have them."""
-    scores = np.zeros((len(rows), len(scorer.outputs.names)))
-    there = np.zeros(len(rows), bool)
-    with Stage(report, "predict", len(rows), "images") as stage:
-        for at, values, seen in scorer.scores(rows, ledger):
-            scores[at], there[at] = values, True
-            stage.advance(seen)
-    return scores, there
 
 
 def _scorer(
@@ -302,15 +291,15 @@ def _judged(
     source: ImageSource, scorer: _Scorer, scores: Scores, rows: Rows
 ) -> tuple[float | None, float | None, int]:
     """Top-1, top-5 and number of the images whose class is known."""
-    ranks = []
+    known = []
     for row in rows.tolist():
         record = source.record(row)
         folder = os.path.basename(os.path.dirname(record.path))
         name = source.classes[record.label] if record.label >= 0 else folder
         label = scorer.outputs.aliases.get(name)
         if label is not None:
-            ranks.append(int((scores[row] > scores[row, label]).sum()))
-    if not ranks:
+            known.append((row, label))
+    if not known:
         return None, None, 0
-    found = np.array(ranks)
-    return float((found < 1).mean()), float((found < TOP).mean()), len(ranks)
+    at, labels = np.array(known).T
+    return top_k(scores[at], labels, 1), top_k(scores[at], labels, TOP), len(known)

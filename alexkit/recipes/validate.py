@@ -13,8 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from alexkit.errors import FileMismatch
-from alexkit.events import Reporter, Saved, Stage
-from alexkit.images.draws import Rows
+from alexkit.events import Reporter, Saved
 from alexkit.images.source import ImageSource
 from alexkit.images.views import Views
 from alexkit.probes.metrics import (
@@ -27,7 +26,7 @@ from alexkit.probes.metrics import (
     top_k,
 )
 from alexkit.recipes.classes import Labels, match_classes
-from alexkit.recipes.classify import Classifier, choose_classifier, classify
+from alexkit.recipes.classify import Classifier, Scores, choose_classifier, classify, gather
 from alexkit.recipes.devices import one_device
 from alexkit.recipes.extraction import Job
 from alexkit.recipes.inputs import choose_data, data_record, open_data, tell_pack
@@ -44,8 +43,6 @@ VALIDATE_FILE = "validate.json"
 CONFUSION_FILE = "confusion.csv"
 MOST_CONFUSED = 50
 """Pairs of classes that are listed."""
-
-Scores = npt.NDArray[np.float64]
 
 
 def run(options: ValidateOptions, report: Reporter) -> dict[str, Any]:
@@ -88,7 +85,8 @@ def run(options: ValidateOptions, report: Reporter) -> dict[str, Any]:
         total = np.zeros((len(task.rows), len(chosen[0].outputs.names)))
         there, alone = np.ones(len(task.rows), bool), {}
         for job, order in zip(jobs, orders, strict=True):
-            scores, done = _scores(job, task.rows, ledger, report)
+            scored, stage = classify(job, task.rows, ledger), f"validate {job.backbone.name}"
+            scores, done = gather(scored, task.rows, total.shape[1], stage, report)
             there &= done
             alone[job.backbone.source] = _tops(scores[done][:, order], labels[done])
             total += scores[:, order]
@@ -154,23 +152,6 @@ def _settle(
         backbone.net.input_side = options.crop
     backbone.preprocess = made
     tell_pack(source, made, report)
-
-
-def _scores(
-    job: Job, rows: Rows, ledger: Ledger, report: Reporter
-) -> tuple[Scores, npt.NDArray[np.bool_]]:
-    """(n, K) probabilities, and which rows have them."""
-    (layer,) = job.stored.shapes
-    width = job.stored.shapes[layer][-1]
-    scores, done = np.zeros((len(rows), width)), np.zeros(len(rows), bool)
-    place = np.zeros(len(job.source), np.int64)
-    place[rows] = np.arange(len(rows))
-    with Stage(report, f"validate {job.backbone.name}", len(rows), "images") as stage:
-        for batch in classify(job, rows, ledger):
-            mine = place[batch.rows]
-            scores[mine], done[mine] = batch.probabilities, True
-            stage.advance(len(batch.rows) + len(batch.problems))
-    return scores, done
 
 
 def _tops(scores: Scores, labels: Labels) -> dict[str, float]:
