@@ -7,6 +7,7 @@ once.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -199,15 +200,10 @@ def judge(
 ) -> SplitResult:
     """Normalises, chooses C, fits and scores one division; ``progress`` is told of each fit."""
     record, progress = task.record, progress or Progress()
-    wanted = Norm.parse(record.norm, offset=record.offset)
-    if wanted.kind in ("standardize", "pca"):
-        norm = wanted.fit(x[division.train])
-    else:
-        norm = FittedNorm(wanted)
-    width = len(norm.axes) if wanted.kind == "pca" else x.shape[1]
-    train: Part | Array = Part(x, division.train, norm, width)
-    if division.train.size * width * 8 <= IN_MEMORY:
-        train = np.asarray(train[:], np.float64)
+    part = Part.fitted(x, division.train, record)
+    train: Part | Array = part
+    if math.prod(part.shape) * 8 <= IN_MEMORY:
+        train = np.asarray(part[:], np.float64)
     y = None if task.y is None else task.y[division.train]
     signs = task.signs[division.train]
     inside = parted(task, division)
@@ -215,10 +211,9 @@ def judge(
     fits = fits_at_once(y, signs, record)
     model = fit(train, y, signs, record, choice.c, progress.solver(fits))
     progress.fitted(fits)
-    test = Part(x, division.test, norm, width)
-    return score(
-        model, test, task, SplitResult(division, choice, norm, model, np.empty(0), (0, 0))
-    )
+    test = Part(x, division.test, part.norm)
+    found = SplitResult(division, choice, part.norm, model, np.empty(0), (0, 0))
+    return score(model, test, task, found)
 
 
 def parted(task: Task, division: Division) -> Inside:

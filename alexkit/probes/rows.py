@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from alexkit.errors import DataError
-from alexkit.probes.norms import FittedNorm
+from alexkit.probes.norms import FittedNorm, Norm
+from alexkit.probes.protocols import ProtocolRecord
 
 Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
@@ -43,18 +44,25 @@ class Part:
     Attributes:
         x: (n, d).
         rows: (m) indices into ``x``.
-        width: numbers a row after normalisation.
     """
 
     x: Features
     rows: Indices
     norm: FittedNorm
-    width: int
+
+    @classmethod
+    def fitted(cls, x: Features, rows: Indices, record: ProtocolRecord) -> Part:
+        """With what the protocol's normalisation takes from these very rows."""
+        norm = Norm.parse(record.norm, offset=record.offset)
+        if norm.kind in ("standardize", "pca"):
+            return cls(x, rows, norm.fit(x[rows]))
+        return cls(x, rows, FittedNorm(norm))
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(m, width)."""
-        return self.rows.size, self.width
+        """(m, numbers a row after normalisation)."""
+        width = len(self.norm.axes) if self.norm.norm.kind == "pca" else self.x.shape[1]
+        return self.rows.size, width
 
     def __getitem__(self, rows: slice) -> npt.NDArray[Any]:
         """Rows in float64, or as they are where nothing is done to them."""

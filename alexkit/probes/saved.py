@@ -79,14 +79,12 @@ def probe_of(layer: LayerResult, x: Features, c: float) -> tuple[LinearModel, Fi
         told = "the rows of all splits"
         parts = [part for d in task.divisions for part in (d.train, d.test)]
         rows = np.unique(np.concatenate(parts))
-        wanted = Norm.parse(task.record.norm, offset=task.record.offset)
-        norm = wanted.fit(source[rows])
-        width = len(norm.axes) if wanted.kind == "pca" else source.shape[1]
+        part = Part.fitted(source, rows, task.record)
         y = None if task.y is None else task.y[rows]
         every_c = np.full(len(task.classes), c)
-        fitted = fit(Part(source, rows, norm, width), y, task.signs[rows], task.record, every_c)
+        fitted = fit(part, y, task.signs[rows], task.record, every_c)
         assert isinstance(fitted, LinearModel)
-        model = fitted
+        model, norm = fitted, part.norm
     if layer.turned is not None:
         model, norm = _turned_back(model, norm, layer.turned, x)
     return model, norm, told
