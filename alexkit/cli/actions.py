@@ -84,6 +84,7 @@ def evaluate(options: EvalOptions, console: Console) -> None:
     """Runs the recipe and shows one table a feature file, then what is sure of it."""
     from alexkit.recipes import evaluate
     from alexkit.reports.scores import (
+        by_file,
         comparison_lines,
         eval_table,
         gap_lines,
@@ -91,10 +92,9 @@ def evaluate(options: EvalOptions, console: Console) -> None:
     )
 
     result = evaluate.run(options, console.report)
-    for file in dict.fromkeys(r["file"] for r in result["results"]):
-        rows = [r for r in result["results"] if r["file"] == file]
-        console.table(*eval_table(rows, result["protocol"]["published"]), title=file)
-    results = result["results"]
+    results, published = result["results"], result["protocol"]["published"]
+    for file, some in by_file(results).items():
+        console.table(*eval_table(some, published), title=file)
     for line in [
         *gap_lines(results),
         *interval_lines(results),

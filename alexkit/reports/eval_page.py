@@ -21,7 +21,7 @@ from alexkit.reports.page import (
     Words,
     facts,
 )
-from alexkit.reports.scores import comparison_lines, eval_table, interval_lines, spread
+from alexkit.reports.scores import by_file, comparison_lines, eval_table, interval_lines, spread
 from alexkit.reports.settings import settings_blocks
 from alexkit.reports.tables import percent
 
@@ -117,26 +117,12 @@ def layer_chart(results: Mapping[str, Sequence[Result]]) -> Chart | None:
     layers = in_order([r["layer"] for some in results.values() for r in some])
     if len(layers) < 2:
         return None
-    series, columns = [], []
-    for name, some in results.items():
-        last = {r["layer"]: r for r in some}
-        there = [layer for layer in layers if layer in last]
-        scores = [measured(last[layer])[1] for layer in there]
-        x = [float(layers.index(layer)) for layer in there]
-        deviations = [score["std"] for score in scores]
-        series.append(
-            Series(name, x, [s["mean"] for s in scores], deviations if any(deviations) else ())
-        )
-        columns.append([
-            spread(measured(last[layer])[1], last[layer]["splits"]) if layer in last else "–"
-            for layer in layers
-        ])  # fmt: skip
-    rows = [list(cells) for cells in zip(layers, *columns, strict=True)]
-    measure = measured(next(iter(results.values()))[0])[0]
+    lines = {name: {r["layer"]: r for r in some} for name, some in results.items()}
+    series, rows = _drawn(lines, {layer: place for place, layer in enumerate(layers)})
     return Chart(
         "Layer curve",
         "layer",
-        measure,
+        measured(next(iter(results.values()))[0])[0],
         series,
         (["layer", *results], rows),
         ticks=layers,
@@ -155,20 +141,47 @@ def shots_charts(results: Mapping[str, Sequence[Result]]) -> list[Block]:
     every = sorted({shots for line in lines.values() for shots in line})
     if len(every) < 2:
         return []
-    series, columns = [], []
-    for name, line in lines.items():
-        scores = [measured(line[shots])[1] for shots in sorted(line)]
-        deviations = [score["std"] for score in scores]
-        means = [score["mean"] for score in scores]
-        series.append(Series(name, sorted(line), means, deviations if any(deviations) else ()))
-        columns.append([
-            spread(measured(line[shots])[1], line[shots]["splits"]) if shots in line else "–"
-            for shots in every
-        ])  # fmt: skip
-    rows = [list(cells) for cells in zip(map(str, every), *columns, strict=True)]
+    series, rows = _drawn(lines, {shots: shots for shots in every})
     title = "Accuracy over the training images of a class; the band is ± a standard deviation"
     x_label, table = "training images a class", (["images", *lines], rows)
     return [Chart(title, x_label, "accuracy", series, table, percent=True, log=True)]
+
+
+def _drawn(
+    lines: Mapping[str, Mapping[Any, Result]], places: Mapping[Any, float]
+) -> tuple[list[Series], list[list[str]]]:
+    """The lines of a chart, and its table: a row a place, a column a line.
+
+    Args:
+        lines: name -> what was judged -> the result.
+        places: what was judged -> its x, ascending.
+    """
+    series = []
+    for name, line in lines.items():
+        there = [judged for judged in places if judged in line]
+        scores = [measured(line[judged])[1] for judged in there]
+        deviations = [score["std"] for score in scores]
+        series.append(
+            Series(
+                name,
+                [places[judged] for judged in there],
+                [score["mean"] for score in scores],
+                deviations if any(deviations) else (),
+            )
+        )
+    rows = [
+        [
+            str(judged),
+            *(
+                spread(measured(line[judged])[1], line[judged]["splits"])
+                if judged in line
+                else "–"
+                for line in lines.values()
+            ),
+        ]
+        for judged in places
+    ]
+    return series, rows
 
 
 def _layers(told: Mapping[str, Any]) -> list[Block]:
@@ -184,14 +197,6 @@ def _layers(told: Mapping[str, Any]) -> list[Block]:
         blocks.append(Words("Columns with a name and a year are others' published figures."))
     blocks += [Words(line) for line in interval_lines(results)]
     return blocks + [Words(line) for line in comparison_lines(told["comparisons"])]
-
-
-def by_file(results: Sequence[Result]) -> dict[str, list[Result]]:
-    """The results of each feature file."""
-    files: dict[str, list[Result]] = {}
-    for r in results:
-        files.setdefault(r["file"], []).append(r)
-    return files
 
 
 def _confusion(best: Result) -> list[Block]:

@@ -23,7 +23,7 @@ import jinja2
 from markupsafe import Markup
 
 from alexkit import __version__
-from alexkit.reports.tables import Table
+from alexkit.reports.tables import Table, facts_table
 from alexkit.whole_file import whole_file
 
 ASSETS = Path(__file__).parent / "assets"
@@ -346,7 +346,7 @@ def numeric(table: Table) -> list[bool]:
 
 def facts(named: Mapping[str, Any], caption: str) -> Grid:
     """Names and values as a table."""
-    return Grid((["", ""], [[name, str(value)] for name, value in named.items()]), caption)
+    return Grid(facts_table(named), caption)
 
 
 def _is_number(cell: str) -> bool:

@@ -75,14 +75,11 @@ def validation_table(result: Mapping[str, Any]) -> Table:
     }
     if result["bad"]:
         facts["could not be read"] = f"{result['bad']:,}"
-    for name, alone in result["networks"].items():
-        facts[name] = f"{percent(alone['top1'])} top-1, {percent(alone['top5'])} top-5 alone"
-    return facts_table(facts if len(result["networks"]) > 1 else _without(facts, result))
-
-
-def _without(facts: dict[str, str], result: Mapping[str, Any]) -> dict[str, str]:
-    """A single network needs no line of its own."""
-    return {name: text for name, text in facts.items() if name not in result["networks"]}
+    if len(result["networks"]) > 1:
+        for name, alone in result["networks"].items():
+            told = f"{percent(alone['top1'])} top-1, {percent(alone['top5'])} top-5 alone"
+            facts[name] = told
+    return facts_table(facts)
 
 
 def confused_lines(confused: Sequence[Mapping[str, Any]]) -> list[str]:

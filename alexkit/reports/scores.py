@@ -19,6 +19,14 @@ def spread(score: Mapping[str, float] | None, splits: int) -> str:
     return f"{mean[:-2]} ± {100 * score['std']:.1f} %" if splits > 1 else mean
 
 
+def by_file(results: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    """The results of each feature file."""
+    files: dict[str, list[Mapping[str, Any]]] = {}
+    for r in results:
+        files.setdefault(r["file"], []).append(r)
+    return files
+
+
 def eval_table(
     results: Sequence[Mapping[str, Any]], published: Sequence[Mapping[str, Any]] = ()
 ) -> Table:
