@@ -69,11 +69,11 @@ def _near(x: Features, test: Rows, train: Rows) -> Iterator[tuple[int, int]]:
     step = min(BLOCK, max(1, BLOCK_BYTES // (8 * x.shape[1])))
     for begin in range(0, test.size, step):
         some = test[begin : begin + step]
-        one = _unit(x[some])
+        one = unit_rows(x[some])
         best, nearest = np.full(some.size, -1.0), np.zeros(some.size, np.int64)
         for start in range(0, train.size, step):
             others = train[start : start + step]
-            cosine = one @ _unit(x[others]).T
+            cosine = one @ unit_rows(x[others]).T
             at = cosine.argmax(axis=1)
             value = cosine[np.arange(some.size), at]
             nearest = np.where(value > best, others[at], nearest)
@@ -82,7 +82,7 @@ def _near(x: Features, test: Rows, train: Rows) -> Iterator[tuple[int, int]]:
             yield int(row), int(other)
 
 
-def _unit(rows: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+def unit_rows(rows: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
     """Rows of length 1, in float32 at least; of zeros stay."""
     wide = rows.astype(np.promote_types(rows.dtype, np.float32), copy=False)
     length = np.linalg.norm(wide, axis=1, keepdims=True)

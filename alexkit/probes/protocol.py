@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -212,8 +213,8 @@ def judge(
     model = fit(train, y, signs, record, choice.c, progress.solver(fits))
     progress.fitted(fits)
     test = Part(x, division.test, part.norm)
-    found = SplitResult(division, choice, part.norm, model, np.empty(0), (0, 0))
-    return score(model, test, task, found)
+    scores = score(model, test, task, division)
+    return SplitResult(division, choice, part.norm, model, **scores)
 
 
 def parted(task: Task, division: Division) -> Inside:
@@ -266,31 +267,31 @@ def _fit_each(x: Array, signs: Signs, record: ProtocolRecord, c: Array) -> Linea
     return LinearModel(np.array(labels), np.stack(weights), np.array(bias), float(c[0]), None)
 
 
-def score(model: Probe, test: Part, task: Task, result: SplitResult) -> SplitResult:
-    """``result`` with the scores of the test rows."""
-    rows, classes = result.division.test, len(task.classes)
+def score(model: Probe, test: Part, task: Task, division: Division) -> dict[str, Any]:
+    """What :class:`SplitResult` tells of the test rows."""
+    rows, classes = division.test, len(task.classes)
     scores = np.full((rows.size, classes), -np.inf)
     for some in blocks(*test.shape):
         part = slice(int(some[0]), int(some[-1]) + 1)
         scores[part, model.labels] = model.scores(test[part])
     aps = class_aps(scores, task.signs[rows], area_ap)
     elevens = class_aps(scores, task.signs[rows], eleven_point_ap)
-    result = replace(result, map=(float(np.nanmean(aps)), float(np.nanmean(elevens))))
+    means = float(np.nanmean(aps)), float(np.nanmean(elevens))
     if task.y is None:
-        return replace(result, per_class=aps)
+        return {"map": means, "per_class": aps}
     y, predicted = task.y[rows], predictions(scores)
     table = confusion(y, predicted, classes)
-    return replace(
-        result,
-        table=table,
-        accuracy=float(np.trace(table) / table.sum()),
-        mean_class_accuracy=mean_class_accuracy(table),
-        top5=top_k(scores, y, 5),
-        per_class=per_class(table),
-        right=predicted == y,
-        predicted=predicted,
-        margin=margins(scores, y),
-    )
+    return {
+        "map": means,
+        "table": table,
+        "accuracy": float(np.trace(table) / table.sum()),
+        "mean_class_accuracy": mean_class_accuracy(table),
+        "top5": top_k(scores, y, 5),
+        "per_class": per_class(table),
+        "right": predicted == y,
+        "predicted": predicted,
+        "margin": margins(scores, y),
+    }
 
 
 def _judge_all(x: Features, task: Task, report: Reporter, kept: Kept) -> Iterator[SplitResult]:

@@ -17,7 +17,7 @@ from alexkit.events import Chosen, Note, Reporter, Warned, silent
 from alexkit.images.draws import Rows
 from alexkit.images.duplicates import find_duplicates
 from alexkit.images.source import NO_LABEL, SPLITS, ImageSource, SizedSource
-from alexkit.probes.leaks import NEAR
+from alexkit.probes.leaks import NEAR, unit_rows
 from alexkit.recipes.inputs import Holdout, holdout
 from alexkit.reports.tables import save_csv
 
@@ -49,9 +49,7 @@ def groups_of(
         )
         pairs += [(group[0], row) for group in found.groups for row in group[1:]]
     if features is not None and len(rows) <= COMPARED:
-        unit: npt.NDArray[np.floating] = np.asarray(features, np.float32)
-        length = np.linalg.norm(unit, axis=1, keepdims=True)
-        unit = unit / np.where(length > 0, length, 1)
+        unit = unit_rows(np.asarray(features, np.float32))
         # Before it has learnt anything a network makes nearly the same of every image.
         typical = float(np.median(unit[:: max(1, len(rows) // 256)] @ unit.T))
         for first in range(0, len(rows), 1024) if typical < APART else ():

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from alexkit.errors import DataError, OutOfMemory, OutOfSpace, UsageError
+from alexkit.errors import DataError, OutOfMemory, UsageError
 from alexkit.events import Chosen, Note, Reporter, Saved
 from alexkit.features.store import FeatureStore
 from alexkit.probes.compare import mcnemar
@@ -35,6 +35,7 @@ from alexkit.recipes.predictions import (
 from alexkit.recipes.reporting import report_at_the_end
 from alexkit.recipes.run_dir import Remembering, RunDir, write_json
 from alexkit.reports.tables import save_csv
+from alexkit.whole_file import writing
 
 EVAL_FILE = "eval.json"
 HELD = 1 << 30
@@ -69,7 +70,8 @@ def run(options: EvalOptions, report: Reporter) -> dict[str, Any]:
             if options.save_splits is not None:
                 told = write_splits(planned.tasks[0].divisions, planned.rows.paths)
                 folder.writes(options.save_splits)
-                _write(options.save_splits, told)
+                with writing(options.save_splits):
+                    write_json(options.save_splits, told)
                 report(Saved("splits", str(options.save_splits)))
             path = folder.path / EVAL_FILE
             write_json(path, result)
@@ -216,29 +218,13 @@ def _save(
         "pooled": layer.pool,
         "several": task.y is None,
     }
-    try:
+    with writing(options.save):
         save_probe(
             *(options.save, model, norm),
             classes=tuple(task.classes),
             layer=layer.layer,
             record=record,
         )
-    except OSError as problem:
-        raise _unwritten(options.save, problem) from problem
-
-
-def _write(path: Path, told: dict[str, Any]) -> None:
-    try:
-        write_json(path, told)
-    except OSError as problem:
-        raise _unwritten(path, problem) from problem
-
-
-def _unwritten(path: Path, problem: OSError) -> OutOfSpace:
-    return OutOfSpace(
-        f"{path} cannot be written: {problem.strerror or problem}",
-        hint="name a place that has room and is yours",
-    )
 
 
 def _check_outputs(options: EvalOptions, layers: int) -> None:

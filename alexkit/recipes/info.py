@@ -22,6 +22,7 @@ from alexkit.recipes.out_file import RESULT, check_out, write_result
 from alexkit.recipes.run_dir import RECORD, read_record
 from alexkit.recipes.verify import verify
 from alexkit.reports.features import ROW_COLUMNS, feature_record, row_records
+from alexkit.reports.settings import asked, data_facts, run_facts
 from alexkit.reports.tables import size
 from alexkit.whole_file import partial_path
 
@@ -109,19 +110,15 @@ def _start(path: Path) -> bytes | None:
 def about_run(path: Path) -> Facts:
     """A run folder: what was asked, what was derived, what came of it."""
     record = read_record(path)
-    names = ("command", "state", "started", "ended", "error")
-    head = {name: record[name] for name in names if record.get(name)}
-    data = record.get("data") or {}
     derived = {
         name: f"{told['value']} ({told['rule']})"
         for name, told in record.get("derived", {}).items()
     }
-    asked = {k: v for k, v in record["options"].items() if v not in (None, False, [])}
     blocks = {
-        str(path): head,
-        "options": asked,
+        str(path): run_facts(record),
+        "options": asked(record),
         "derived": derived,
-        "data": {k: v for k, v in data.items() if not isinstance(v, list)},
+        "data": data_facts(record.get("data") or {}),
         "result": _flat(record.get("result") or {}),
     }
     return {title: facts for title, facts in blocks.items() if facts}

@@ -10,6 +10,7 @@ from alexkit.reports.eval_page import best_of, layer_chart, measured, shots_char
 from alexkit.reports.fit_page import curve_charts
 from alexkit.reports.page import Block, Grid, Page, Section, Words
 from alexkit.reports.scores import spread
+from alexkit.reports.settings import asked, data_facts
 from alexkit.reports.tables import duration, percent, size
 
 NOT_COMPARED = ("out", "overwrite", "workers")
@@ -125,13 +126,12 @@ def _differences(runs: Sequence[Run]) -> list[Block]:
 
 def _settings(record: Mapping[str, Any]) -> dict[str, str]:
     told = {"command": str(record["command"])}
-    for name, value in record["options"].items():
-        if name not in NOT_COMPARED and value not in (None, False, []):
+    for name, value in asked(record).items():
+        if name not in NOT_COMPARED:
             told[f"--{name.replace('_', '-')}"] = str(value)
     for name, derived in (record.get("derived") or {}).items():
         told[name] = str(derived["value"])
     for name, value in (record.get("versions") or {}).items():
         told[f"version of {name}"] = str(value)
-    data = record.get("data") or {}
-    told |= {f"data: {k}": str(v) for k, v in data.items() if not isinstance(v, list)}
-    return told
+    data = data_facts(record.get("data") or {})
+    return told | {f"data: {name}": str(value) for name, value in data.items()}

@@ -24,7 +24,7 @@ def data_blocks(
         data: as ``run.json`` has it.
         more: further facts of it.
     """
-    told = {k: v for k, v in data.items() if not isinstance(v, list) and v is not None}
+    told = data_facts(data)
     if isinstance(data.get("classes"), list):
         told["classes"] = len(data["classes"])
     blocks: list[Block] = [facts(told | dict(more), "The images")] if told or more else []
@@ -39,19 +39,34 @@ def data_blocks(
     return [*blocks, Grid((["image", "what", "what was done"], shown), caption)]
 
 
+def run_facts(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What is told first of a run, as its ``run.json`` has it."""
+    names = ("command", "state", "started", "ended", "error")
+    return {name: record[name] for name in names if record.get(name)}
+
+
+def asked(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that were given a value: no flag that is off, no list without an entry."""
+    options = record["options"].items()
+    return {k: v for k, v in options if not (v is None or v is False or v == [])}
+
+
+def data_facts(data: Mapping[str, Any]) -> dict[str, Any]:
+    """What is known of the data but for the names of their classes."""
+    return {k: v for k, v in data.items() if v is not None and not isinstance(v, list)}
+
+
 def settings_blocks(record: Mapping[str, Any]) -> list[Block]:
     """What was asked, what was derived by which rule, versions, times; from ``run.json``."""
     words = record.get("command_line") or []
-    names = ("command", "state", "started", "ended", "error")
-    head = {name: record[name] for name in names if record.get(name)}
+    head = run_facts(record)
     if words:
         head["command line"] = shlex.join(["alexkit", *map(str, words)])
-    asked = {k: v for k, v in record["options"].items() if v not in (None, False, [])}
     derived = [
         [name, str(told["value"]), str(told["rule"])]
         for name, told in record.get("derived", {}).items()
     ]
-    blocks: list[Block] = [facts(head, "The run"), facts(asked, "Options")]
+    blocks: list[Block] = [facts(head, "The run"), facts(asked(record), "Options")]
     if derived:
         header = ["what", "value", "by which rule"]
         blocks.append(Grid((header, derived), "What was derived"))

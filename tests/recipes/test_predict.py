@@ -129,6 +129,20 @@ def test_validate_counts_what_predict_says(place: Path, capsys: Capsys) -> None:
         assert flipped["loss"] != result["loss"]
 
 
+def test_of_equal_probabilities_the_first_class_counts_as_it_is_shown(
+    place: Path, tmp_path: Path, capsys: Capsys
+) -> None:
+    state = {
+        name: torch.zeros_like(tensor) if name.startswith("classifier") else tensor
+        for name, tensor in network().state_dict().items()
+    }
+    write_weights(tmp_path / "even.safetensors", state, describe(NET, CLASSES, Preprocess()))
+    words = ["predict", str(place / "photos"), "--weights", f"{tmp_path}/even.safetensors"]
+    result = said(capsys, words)
+    assert {one["top"][0]["class"] for one in result["predictions"]} == {"ant"}
+    assert result["top1"] == pytest.approx(1 / 3)
+
+
 def test_a_bad_image_is_told_and_the_others_are_predicted(
     place: Path, tmp_path: Path, capsys: Capsys
 ) -> None:
