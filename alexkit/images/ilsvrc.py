@@ -20,7 +20,7 @@ from alexkit.images.files import SPLIT_WORDS, counted, is_image_name, names_in, 
 from alexkit.images.folder import open_folder
 from alexkit.images.joined import JoinedSource, joined
 from alexkit.images.labels import missing_notes
-from alexkit.images.source import NO_LABEL, SPLITS
+from alexkit.images.source import NO_LABEL, SPLITS, in_splits
 from alexkit.images.tars import TarIndex, index_folder, index_tar
 
 TRAIN_TAR = "ILSVRC2012_img_train.tar"
@@ -153,7 +153,7 @@ def open_ilsvrc_folder(
     if tree is not None:
         source = joined("ilsvrc", archives.root, [tree, archives])
     source.notes += tuple(missing_notes(source.classes, source.labels, source.splits))
-    unknown = (source.labels == NO_LABEL) & (source.splits == SPLITS.index(Split.VAL))
+    unknown = (source.labels == NO_LABEL) & in_splits(source.splits, Split.VAL)
     if kit is None and source.classes and unknown.any():
         raise DataError(
             f"the classes of {counted(int(unknown.sum()), 'validation image')} are not known:"

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from alexkit.choices import Split
 from alexkit.images.files import SPLIT_ORDER, SPLIT_WORDS, counted
-from alexkit.images.source import NO_LABEL, SPLITS, stored_text
+from alexkit.images.source import NO_LABEL, in_splits, stored_text
 
 _NUMBER = re.compile(r"[0-9]{1,18}")
 """A position in a list; a longer one is a name made of digits."""
@@ -66,7 +66,7 @@ def missing_notes(
     """Tells which splits have no image of some class that another one has."""
     notes = []
     for split in SPLIT_ORDER:
-        inside = labels[(splits == SPLITS.index(split)) & (labels != NO_LABEL)]
+        inside = labels[in_splits(splits, split) & (labels != NO_LABEL)]
         if split is not Split.NONE and len(inside):
             absent = np.setdiff1d(np.arange(len(classes)), inside)
             if len(absent):

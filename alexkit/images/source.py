@@ -17,6 +17,11 @@ SPLITS = tuple(Split)
 """Index = the code stored in :attr:`ImageSource.splits`."""
 
 
+def in_splits(codes: npt.NDArray[np.uint8], *splits: Split) -> npt.NDArray[np.bool_]:
+    """(n) which of (n) rows are of one of the splits, by their codes."""
+    return np.isin(codes, [SPLITS.index(split) for split in splits])
+
+
 @dataclass(frozen=True)
 class ImageRecord:
     """One image: its path as shown to people, its label (-1 = none) and its split."""

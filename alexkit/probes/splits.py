@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from alexkit.choices import Split
 from alexkit.errors import DataError
-from alexkit.images.source import SPLITS
+from alexkit.images.source import in_splits
 from alexkit.probes.protocols import FOLDS, ProtocolRecord
 
 Labels = npt.NDArray[np.int64]
@@ -193,10 +193,10 @@ def own_split(splits: npt.NDArray[np.uint8], *, with_val: bool) -> Division:
         DataError: there are none of either.
     """
 
-    def of(split: Split) -> Rows:
-        return np.flatnonzero(splits == SPLITS.index(split))
-
-    train, val, test = of(Split.TRAIN), of(Split.VAL), of(Split.TEST)
+    train, val, test = (
+        np.flatnonzero(in_splits(splits, split))
+        for split in (Split.TRAIN, Split.VAL, Split.TEST)
+    )
     if not test.size:
         val, test = NO_ROWS, val
     if not with_val:

@@ -16,7 +16,7 @@ from alexkit.errors import DamagedFile, DataError
 from alexkit.events import Chosen, Note, Reporter, Warned, silent
 from alexkit.images.draws import Rows
 from alexkit.images.duplicates import find_duplicates
-from alexkit.images.source import NO_LABEL, SPLITS, ImageSource, SizedSource
+from alexkit.images.source import NO_LABEL, ImageSource, SizedSource, in_splits
 from alexkit.probes.leaks import NEAR, unit_rows
 from alexkit.recipes.inputs import Holdout, holdout
 from alexkit.reports.tables import save_csv
@@ -224,12 +224,11 @@ def learnt_from(path: Path, source: ImageSource) -> npt.NDArray[np.bool_]:
 
 
 def _own_split(source: ImageSource, rows: Holdout) -> bool:
-    return bool((np.asarray(source.splits)[rows.judged] == SPLITS.index(rows.split)).all())
+    return bool(in_splits(source.splits[rows.judged], rows.split).all())
 
 
 def _own_share(source: ImageSource) -> bool:
-    splits = np.asarray(source.splits)
-    return not np.isin(splits, (SPLITS.index(Split.VAL), SPLITS.index(Split.TEST))).any()
+    return not in_splits(source.splits, Split.VAL, Split.TEST).any()
 
 
 def _in_two_classes(

@@ -15,7 +15,7 @@ from alexkit.images.draws import Rows
 from alexkit.images.opening import open_source
 from alexkit.images.packed import JpegPack, PackSource
 from alexkit.images.preprocess import Preprocess
-from alexkit.images.source import NO_LABEL, SPLITS, ImageSource
+from alexkit.images.source import NO_LABEL, ImageSource, in_splits
 from alexkit.models.specs import is_ours
 from alexkit.models.zoo import Backbone, load_any
 from alexkit.recipes.run_dir import RUNS, read_record, runs_here
@@ -193,7 +193,6 @@ def holdout(source: ImageSource, *, fraction: float, seed: int, report: Reporter
             f"{source.root} has no labels",
             hint="put each class's images into a folder named after it",
         )
-    splits = np.asarray(source.splits)
     present = np.unique(labels[labelled])
     if len(present) < 2:
         only = source.classes[int(present[0])]
@@ -201,11 +200,9 @@ def holdout(source: ImageSource, *, fraction: float, seed: int, report: Reporter
             f"{source.root} has one class only, {only!r}",
             hint="name the folder that holds the class folders, and have two of them",
         )
-    train = labelled & (
-        (splits == SPLITS.index(Split.TRAIN)) | (splits == SPLITS.index(Split.NONE))
-    )
+    train = labelled & in_splits(source.splits, Split.TRAIN, Split.NONE)
     for split in (Split.VAL, Split.TEST):
-        judged = labelled & (splits == SPLITS.index(split))
+        judged = labelled & in_splits(source.splits, split)
         if judged.any():
             return Holdout(np.flatnonzero(train), np.flatnonzero(judged), split)
     rng = np.random.default_rng(seed)

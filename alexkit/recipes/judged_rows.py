@@ -13,7 +13,7 @@ from alexkit.choices import Split
 from alexkit.errors import DataError, UnknownName
 from alexkit.events import Chosen, Reporter, Warned
 from alexkit.images.draws import Rows
-from alexkit.images.source import NO_LABEL, SPLITS, ImageSource
+from alexkit.images.source import NO_LABEL, ImageSource, in_splits
 from alexkit.recipes.classes import Labels, data_labels
 from alexkit.recipes.division import SPLIT_FILE, learnt_from
 from alexkit.recipes.run_dir import RECORD, read_record
@@ -60,8 +60,7 @@ def choose_rows(
         raise UnknownName("split", split, known)
     classes, labels = data_labels(source, report)
     labelled = labels != NO_LABEL
-    codes = np.asarray(source.splits)
-    parts = {name: labelled & (codes == SPLITS.index(Split(name))) for name in known[:-1]}
+    parts = {name: labelled & in_splits(source.splits, Split(name)) for name in known[:-1]}
     runs = _runs_on(source, weights)
     chosen, wanted, told = split or EVERY, labelled, "all that have a label"
     if split is None:

@@ -13,7 +13,7 @@ from alexkit.errors import UnknownName
 from alexkit.features.neighbours import Neighbours, nearest
 from alexkit.features.store import FeatureStore
 from alexkit.features.writer import Rows, Values
-from alexkit.images.source import SPLITS, ImageSource
+from alexkit.images.source import ImageSource, in_splits
 from alexkit.reports.activations import activations
 from alexkit.reports.eval_page import in_order
 from alexkit.reports.features import feature_record
@@ -139,7 +139,7 @@ def sampled(store: FeatureStore, layer: str, rows: Rows) -> Values:
 def draw_queries(store: FeatureStore, among: Rows, seed: int) -> Rows:
     """Rows to find neighbours of: held-out ones where there are any, of different classes as
     far as possible, drawn by ``seed``."""
-    held_out = among[np.isin(store.splits[among], [SPLITS.index(s) for s in HELD_OUT])]
+    held_out = among[in_splits(store.splits[among], *HELD_OUT)]
     pool = np.random.default_rng(seed).permutation(held_out if held_out.size else among)
     _, firsts = np.unique(store.labels[pool], return_index=True)
     firsts = np.sort(firsts)[:QUERIES]
@@ -150,9 +150,8 @@ def draw_queries(store: FeatureStore, among: Rows, seed: int) -> Rows:
 def candidates(store: FeatureStore, queries: Rows, among: Rows) -> Rows:
     """What is searched: of a file with splits the training rows, where the queries are others,
     as in the paper's figure 4; else all."""
-    codes = [SPLITS.index(s) for s in HELD_OUT]
-    if np.isin(store.splits[queries], codes).all():
-        learned = among[~np.isin(store.splits[among], codes)]
+    if in_splits(store.splits[queries], *HELD_OUT).all():
+        learned = among[~in_splits(store.splits[among], *HELD_OUT)]
         return learned if learned.size else among
     return among
 

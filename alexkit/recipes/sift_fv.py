@@ -25,7 +25,7 @@ from alexkit.features.writer import FeatureWriter
 from alexkit.images.batches import Batch, epoch_order, read_batches
 from alexkit.images.draws import Rows
 from alexkit.images.preprocess import Pixels, Preprocess
-from alexkit.images.source import SPLITS, ImageSource
+from alexkit.images.source import ImageSource, in_splits
 from alexkit.recipes.devices import decode_threads
 from alexkit.recipes.inputs import (
     FEATURES_FILE,
@@ -146,9 +146,8 @@ def _training_rows(source: ImageSource, report: Reporter) -> Rows:
     Raises:
         DataError: there are splits, and none of the rows is for training.
     """
-    splits = np.asarray(source.splits)
     for split in (Split.TRAIN, Split.NONE):
-        rows = np.flatnonzero(splits == SPLITS.index(split))
+        rows = np.flatnonzero(in_splits(source.splits, split))
         if rows.size == len(source):
             report(
                 Note(

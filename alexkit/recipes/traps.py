@@ -26,7 +26,7 @@ from alexkit.choices import Split
 from alexkit.errors import DataError
 from alexkit.events import silent
 from alexkit.images.files import IMAGE_SUFFIXES, SPLIT_ORDER, SPLIT_WORDS, counted, order_notes
-from alexkit.images.source import NO_LABEL, SPLITS, ImageSource
+from alexkit.images.source import NO_LABEL, ImageSource, in_splits
 from alexkit.images.survey import Look
 from alexkit.recipes.inputs import holdout
 
@@ -158,7 +158,7 @@ def _folder_levels(source: ImageSource) -> list[Finding]:
 def _missing_classes(source: ImageSource) -> list[Finding]:
     """A class that cannot be learnt is wrong; one that is not judged is worth a word."""
     here = {
-        split: set(np.unique(source.labels[source.splits == SPLITS.index(split)])) - {NO_LABEL}
+        split: set(np.unique(source.labels[in_splits(source.splits, split)])) - {NO_LABEL}
         for split in SPLIT_ORDER
     }
     found = []
@@ -181,7 +181,7 @@ def _unlabelled_splits(source: ImageSource) -> list[Finding]:
     """Validation images that cannot judge. Of a test split people often have no labels."""
     found = []
     for split in (Split.VAL, Split.TEST) if source.classes else ():
-        inside = source.labels[source.splits == SPLITS.index(split)]
+        inside = source.labels[in_splits(source.splits, split)]
         if len(inside) and (inside == NO_LABEL).all():
             hint = "put them into class folders"
             if (Path(source.root) / "train").is_dir() or source.kind == "ilsvrc":
@@ -212,9 +212,7 @@ def _names_alike(source: ImageSource) -> list[Finding]:
 
 def _sizes_of_classes(source: ImageSource) -> list[Finding]:
     """Of the images that are learnt from, held out ones included."""
-    learnt = (source.splits == SPLITS.index(Split.TRAIN)) | (
-        source.splits == SPLITS.index(Split.NONE)
-    )
+    learnt = in_splits(source.splits, Split.TRAIN, Split.NONE)
     labels = source.labels[learnt & (source.labels != NO_LABEL)]
     counts = np.bincount(labels, minlength=len(source.classes))
     there = np.flatnonzero(counts)

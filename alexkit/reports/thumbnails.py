@@ -15,7 +15,7 @@ from alexkit.choices import Split
 from alexkit.errors import AlexkitError
 from alexkit.images.batches import Reader
 from alexkit.images.files import shown
-from alexkit.images.source import SPLITS, ImageSource
+from alexkit.images.source import ImageSource, in_splits
 from alexkit.reports.page import data_uri
 
 Square = npt.NDArray[np.uint8]
@@ -34,9 +34,7 @@ def rows_of(source: ImageSource, paths: Iterable[str]) -> dict[str, int]:
     Held-out rows are looked through first: of a large set they are few.
     """
     wanted = set(paths)
-    held_out = (source.splits == SPLITS.index(Split.VAL)) | (
-        source.splits == SPLITS.index(Split.TEST)
-    )
+    held_out = in_splits(source.splits, Split.VAL, Split.TEST)
     found: dict[str, int] = {}
     for some in (np.flatnonzero(held_out), np.flatnonzero(~held_out)):
         for row in some.tolist():
