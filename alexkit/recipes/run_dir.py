@@ -272,16 +272,16 @@ class RunDir:
 
 
 def _next_folder(command: str) -> Path:
-    taken = [int(p.name[len(command) + 1 :]) for p in RUNS.glob(f"{command}-[0-9]*") if
-             p.name[len(command) + 1 :].isdigit()]  # fmt: skip
+    numbers = (path.name.removeprefix(f"{command}-") for path in RUNS.glob(f"{command}-*"))
+    taken = [int(number) for number in numbers if number.isdecimal()]
     return RUNS / f"{command}-{max(taken, default=0) + 1:03d}"
 
 
 def _unfinished_twin(command: str, wanted: Mapping[str, Any]) -> Path | None:
     """The newest run of ``command``, if it is unfinished, dead, and was asked the same."""
     for folder in runs_here((command,))[:1]:
-        if _is_unfinished(read_record(folder), command, wanted):
-            return folder if not _is_live(folder) else None
+        if _is_unfinished(read_record(folder), command, wanted) and not _is_live(folder):
+            return folder
     return None
 
 

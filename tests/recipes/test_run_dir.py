@@ -53,6 +53,12 @@ def test_runs_are_numbered_and_recorded() -> None:
     ]
 
 
+def test_folders_that_are_no_number_are_not_counted() -> None:
+    for name in ("train-007", "train-8²", "train-12-old", "train-", "finetune-900"):
+        Path("runs", name).mkdir(parents=True)
+    assert RunDir.place("train", ASKED) == Path("runs/train-008")
+
+
 def test_the_same_command_continues_what_was_interrupted() -> None:
     path = interrupted_run()
     assert read_record(path)["state"] == "interrupted"
