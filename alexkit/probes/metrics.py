@@ -64,7 +64,7 @@ CALIBRATION_BINS = 15
 
 
 def calibration(
-    confidence: Array, right: npt.NDArray[np.bool_], bins: int = CALIBRATION_BINS
+    confidence: Array, right: npt.NDArray[np.bool_]
 ) -> tuple[float, list[dict[str, float]]]:
     """How far confidence is from accuracy: the expected calibration error of Guo et al. 2017
     (arXiv:1706.04599, equation 3).
@@ -72,13 +72,13 @@ def calibration(
     Args:
         confidence: (n) largest probability of each row.
         right: (n) whether its class was the true one.
-        bins: of equal width from 0 to 1; a value on the border belongs to the lower one.
 
     Returns:
         The mean over rows of |accuracy - confidence| of their bin; and the bins from low to
-        high: ``above`` and ``to``, ``n``, mean ``confidence`` and ``accuracy``, NaN-free: 0
-        where ``n`` is.
+        high, of equal width: ``above`` and ``to``, the larger within, ``n``, mean
+        ``confidence`` and ``accuracy``, NaN-free: 0 where ``n`` is.
     """
+    bins = CALIBRATION_BINS
     place = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
     told, error = [], 0.0
     for at in range(bins):
