@@ -271,8 +271,7 @@ def score(model: Probe, test: Part, task: Task, division: Division) -> dict[str,
     """What :class:`SplitResult` tells of the test rows."""
     rows, classes = division.test, len(task.classes)
     scores = np.full((rows.size, classes), -np.inf)
-    for some in blocks(*test.shape):
-        part = slice(int(some[0]), int(some[-1]) + 1)
+    for part in blocks(*test.shape):
         scores[part, model.labels] = model.scores(test[part])
     aps = class_aps(scores, task.signs[rows], area_ap)
     elevens = class_aps(scores, task.signs[rows], eleven_point_ap)

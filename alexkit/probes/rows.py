@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -11,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from alexkit.errors import DataError
+from alexkit.probes.cores import blocks_of
 from alexkit.probes.norms import FittedNorm, Norm
 from alexkit.probes.protocols import ProtocolRecord
 
@@ -34,7 +34,7 @@ class Features(Protocol):
     @property
     def shape(self) -> tuple[int, ...]: ...
 
-    def __getitem__(self, rows: Indices, /) -> npt.NDArray[Any]: ...
+    def __getitem__(self, rows: Indices | slice, /) -> npt.NDArray[Any]: ...
 
 
 @dataclass(frozen=True)
@@ -70,12 +70,10 @@ class Part:
         return some if self.norm.norm.kind == "none" else self.norm(some)
 
 
-def blocks(n: int, d: int, nbytes: int | None = None) -> Iterator[Indices]:
-    """Indices of all of (n, d) rows, as many at a time as take ``nbytes`` in float64, by
-    default :data:`BLOCK_BYTES`."""
-    step = max(1, (nbytes or BLOCK_BYTES) // (8 * d))
-    for begin in range(0, n, step):
-        yield np.arange(begin, min(begin + step, n))
+def blocks(n: int, d: int, nbytes: int | None = None) -> list[slice]:
+    """All of (n, d) rows, as many at a time as take ``nbytes`` in float64, by default
+    :data:`BLOCK_BYTES`."""
+    return blocks_of(n, max(1, (nbytes or BLOCK_BYTES) // (8 * d)))
 
 
 def inner_products(x: Features) -> Array:
@@ -86,10 +84,10 @@ def inner_products(x: Features) -> Array:
     gram = np.empty((n, n))
     for rows in blocks(n, d, 2 * READ_BYTES):
         one = x[rows]
-        gram[np.ix_(rows, rows)] = _products(one, one)
-        for others in blocks(int(rows[0]), d, 2 * READ_BYTES):
-            gram[np.ix_(rows, others)] = _products(one, x[others])
-            gram[np.ix_(others, rows)] = gram[np.ix_(rows, others)].T
+        gram[rows, rows] = _products(one, one)
+        for others in blocks(rows.start, d, 2 * READ_BYTES):
+            gram[rows, others] = _products(one, x[others])
+            gram[others, rows] = gram[rows, others].T
     return gram
 
 
@@ -124,10 +122,10 @@ def row_keys(x: Features) -> tuple[Indices, Indices]:
     keys, broken = np.empty(n, np.int64), []
     for rows in blocks(n, d):
         part = np.ascontiguousarray(x[rows])
-        broken.append(rows[~np.isfinite(part).all(axis=1)])
-        for row, values in zip(rows, part, strict=True):
+        broken.append(rows.start + np.flatnonzero(~np.isfinite(part).all(axis=1)))
+        for row, values in enumerate(part, rows.start):
             digest = hashlib.blake2b(values.data, digest_size=16).digest()
-            keys[row] = first.setdefault(digest, int(row))
+            keys[row] = first.setdefault(digest, row)
     return keys, np.concatenate(broken) if broken else np.empty(0, np.int64)
 
 
@@ -140,7 +138,7 @@ def mean_square(x: Part | Array) -> float:
     n, d = x.shape
     total = 0.0
     for rows in blocks(n, d):
-        total += float(np.square(x[rows[0] : rows[-1] + 1], dtype=np.float64).sum())
+        total += float(np.square(x[rows], dtype=np.float64).sum())
     if total == 0.0:
         raise DataError(
             "the features of all training rows are zero",

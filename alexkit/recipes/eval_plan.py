@@ -228,7 +228,8 @@ def is_pooled(
         return True
     told = f"its rows are {' × '.join(map(str, shape))}"
     told += f", extracted with --pool {before}" if before != "none" else ""
-    report(Warned(f"{layer} is not average-pooled by the protocol: {told}"))
+    tell = Note if before == "9k" else Warned  # that is what the protocol would have made
+    report(tell(f"{layer} is not average-pooled by the protocol: {told}"))
     return False
 
 

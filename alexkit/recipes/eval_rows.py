@@ -68,9 +68,9 @@ class LayerRows:
 
     def __init__(self, store: FeatureStore, layer: str, places: Rows, *, pool: bool) -> None:
         self.store, self.layer, self.places, self.pool = store, layer, places, pool
-        self.shape = (places.size, self[np.arange(1)].shape[1])
+        self.shape = (places.size, self[:1].shape[1])
 
-    def __getitem__(self, rows: Rows) -> npt.NDArray[Any]:
+    def __getitem__(self, rows: Rows | slice) -> npt.NDArray[Any]:
         values = self.store.averaged(self.store.values(self.layer, self.places[rows]))
         if self.pool:
             return pooled(self.layer, values)

@@ -7,8 +7,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from alexkit.errors import DataError, OutOfMemory, UsageError
 from alexkit.events import Chosen, Note, Reporter, Saved
 from alexkit.features.store import FeatureStore
@@ -138,7 +136,7 @@ def _in_memory(rows: LayerRows, norm: str, probe: str, report: Reporter) -> Feat
     in_blocks = probe == "svm" and kind.kind in ("none", "l2", "power")
     fits = not free or nbytes <= free // 2
     if fits and (nbytes <= HELD or n <= GRAM_ROWS or not in_blocks):
-        return rows[np.arange(n)]
+        return rows[:]
     told = f"{nbytes / 1e9:.1f} GB"
     report(Chosen("rows", "read from the file in blocks", f"{told} would be held in memory"))
     if in_blocks or (kind.turns and n <= min(d, GRAM_ROWS)):
@@ -182,16 +180,8 @@ def _compare(judged: Sequence[Judged]) -> list[dict[str, Any]]:
         if other is not best:
             both = (best.right >= 0) & (other.right >= 0)
             paired = mcnemar(best.right[both] > 0, other.right[both] > 0)
-            told.append(
-                {
-                    "first": best.name,
-                    "second": other.name,
-                    "rows": int(both.sum()),
-                    "first_only": paired.first_only,
-                    "second_only": paired.second_only,
-                    "p": paired.p,
-                }
-            )
+            pair = {"first": best.name, "second": other.name, "rows": int(both.sum())}
+            told.append(pair | vars(paired))
     return told
 
 
