@@ -41,22 +41,26 @@ class Outcomes:
         right: (n) in how many of these its class was predicted.
         margin: (n) mean of :func:`margins` over these; NaN for a row never tested.
         predicted: (n) the class predicted where its margin was least; -1 if never tested.
+        first: (n) 1 where the first split that tested the row had its class right, 0 where
+            not; -1 if never tested.
     """
 
     tested: Labels
     right: Labels
     margin: Array
     predicted: Labels
+    first: Labels
 
 
 def outcomes(splits: Sequence[SplitResult], n: int) -> Outcomes | None:
     """Gathers the splits; None where rows may have several classes."""
     tested, right, predicted = np.zeros(n, np.int64), np.zeros(n, np.int64), np.full(n, -1)
-    total, least = np.zeros(n), np.full(n, np.inf)
+    total, least, first = np.zeros(n), np.full(n, np.inf), np.full(n, -1)
     for split in splits:
         if split.predicted is None or split.margin is None or split.right is None:
             return None
         rows = split.division.test
+        first[rows] = np.where(tested[rows] > 0, first[rows], split.right)
         tested[rows] += 1
         right[rows] += split.right
         total[rows] += split.margin
@@ -64,4 +68,4 @@ def outcomes(splits: Sequence[SplitResult], n: int) -> Outcomes | None:
         predicted[rows[news]] = split.predicted[news]
         least[rows] = np.minimum(least[rows], split.margin)
     margin = np.where(tested > 0, total / np.maximum(tested, 1), np.nan)
-    return Outcomes(tested, right, margin, predicted)
+    return Outcomes(tested, right, margin, predicted, first)

@@ -57,7 +57,7 @@ from alexkit.probes.rows import (
     row_keys,
 )
 from alexkit.probes.solver import GRAM_ROWS, Solver, regime_of
-from alexkit.probes.splits import Division, Rows, check_division, counted, divide
+from alexkit.probes.splits import Division, check_division, counted, divide
 from alexkit.probes.svm import Labels, LinearModel, fit_linear_svm
 
 Array = npt.NDArray[np.float64]
@@ -336,12 +336,3 @@ def single_task(
     parts = divisions or divide(y, classes, record, splits=splits, seed=seed, reserve=reserve)
     signs = one_vs_rest(y, np.arange(len(classes)))
     return Task(record, classes, y, signs, parts, seed)
-
-
-def tested(splits: Sequence[SplitResult], n: int) -> Rows:
-    """(n) 1 where the first split that tests a row had it right, 0 where not, -1 untested."""
-    out = np.full(n, -1, np.int64)
-    for split in reversed(splits):
-        if split.right is not None:
-            out[split.division.test] = split.right
-    return out

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from alexkit import __version__
 from alexkit.probes.kept import Kept
@@ -24,13 +23,11 @@ class Judged:
     Attributes:
         name: the layer, with its file where there are several.
         result: its entry in ``eval.json``.
-        right: (n) 1 or 0, -1 for rows that were not tested.
         outcomes: of each row, None where rows may have several classes.
     """
 
     name: str
     result: dict[str, Any]
-    right: npt.NDArray[np.int64]
     outcomes: Outcomes | None
 
 
@@ -38,14 +35,14 @@ def kept_in(folder: Path, files: Sequence[Path], options: EvalOptions) -> Kept:
     """A place in a run's folder for what is found with these very files and this version."""
     given = [*files, *filter(None, (options.labels, options.splits))]
     stats = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in given]
-    return Kept(folder, json.dumps([__version__, stats]))
+    return Kept(folder, json.dumps([__version__, stats]), "judged")
 
 
 def keep_judged(place: Kept, judged: Judged) -> Judged:
     """Stores it, and gives it back."""
     told = np.array(json.dumps({"name": judged.name, "result": judged.result}))
     rows = {} if judged.outcomes is None else vars(judged.outcomes)
-    place.store(told=told, correct=judged.right, **rows)
+    place.store(told=told, **rows)
     return judged
 
 
@@ -54,5 +51,5 @@ def judged_before(place: Kept) -> Judged | None:
     found = place.load()
     if found is None:
         return None
-    told, right = json.loads(str(found.pop("told"))), found.pop("correct")
-    return Judged(**told, right=right, outcomes=Outcomes(**found) if found else None)
+    told = json.loads(str(found.pop("told")))
+    return Judged(**told, outcomes=Outcomes(**found) if found else None)

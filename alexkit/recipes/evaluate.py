@@ -13,8 +13,8 @@ from alexkit.features.store import FeatureStore
 from alexkit.probes.compare import mcnemar
 from alexkit.probes.kept import Kept
 from alexkit.probes.norms import Norm
-from alexkit.probes.outcomes import outcomes
-from alexkit.probes.protocol import LayerResult, Task, judge_layer, tested
+from alexkit.probes.outcomes import Outcomes, outcomes
+from alexkit.probes.protocol import LayerResult, Task, judge_layer
 from alexkit.probes.rows import Features
 from alexkit.probes.saved import probe_of, save_probe
 from alexkit.probes.scores import summary
@@ -117,10 +117,9 @@ def _judge(
                     _save(options, found, x, scores["C"], rows)
                     report(Saved("probe", str(options.save)))
                 name = layer if len(stores) == 1 else f"{store.path} {layer}"
-                right = tested(found.splits, x.shape[0])
                 name = name if task is planned.tasks[-1] else ""
                 each = outcomes(found.splits, x.shape[0])
-                yield keep_judged(place, Judged(name, told | scores, right, each))
+                yield keep_judged(place, Judged(name, told | scores, each))
                 place.within("split").drop()
 
 
@@ -152,8 +151,10 @@ def _comparable(judged: Sequence[Judged]) -> list[Judged]:
     return [one for one in judged if one.name and one.outcomes is not None]
 
 
-def _mean_class_accuracy(one: Judged) -> float:
-    return float(one.result["mean_class_accuracy"]["mean"])
+def _best(judged: Sequence[Judged]) -> tuple[Judged, Outcomes]:
+    best = max(judged, key=lambda one: float(one.result["mean_class_accuracy"]["mean"]))
+    assert best.outcomes is not None
+    return best, best.outcomes
 
 
 def _write_hardest(judged: Sequence[Judged], rows: EvalRows, path: Path) -> dict[str, str]:
@@ -161,11 +162,9 @@ def _write_hardest(judged: Sequence[Judged], rows: EvalRows, path: Path) -> dict
     named = _comparable(judged)
     if not named:
         return {}
-    best = max(named, key=_mean_class_accuracy)
-    assert best.outcomes is not None
+    best, each = _best(named)
     assert rows.labels is not None
-    lines = probe_lines(best.outcomes, rows.paths, rows.labels, rows.classes)
-    save_csv(path, PROBE_COLUMNS, lines)
+    save_csv(path, PROBE_COLUMNS, probe_lines(each, rows.paths, rows.labels, rows.classes))
     return {name: best.result[name] for name in ("file", "layer")}
 
 
@@ -174,12 +173,13 @@ def _compare(judged: Sequence[Judged]) -> list[dict[str, Any]]:
     named = _comparable(judged)
     if len(named) < 2:
         return []
-    best = max(named, key=_mean_class_accuracy)
+    best, each = _best(named)
     told = []
     for other in named:
-        if other is not best:
-            both = (best.right >= 0) & (other.right >= 0)
-            paired = mcnemar(best.right[both] > 0, other.right[both] > 0)
+        if other is not best and other.outcomes is not None:
+            first, second = each.first, other.outcomes.first
+            both = (first >= 0) & (second >= 0)
+            paired = mcnemar(first[both] > 0, second[both] > 0)
             pair = {"first": best.name, "second": other.name, "rows": int(both.sum())}
             told.append(pair | vars(paired))
     return told

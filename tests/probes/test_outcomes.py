@@ -32,12 +32,13 @@ def test_each_row_over_its_splits() -> None:
         at = [int(np.flatnonzero(s.division.test == row)[0]) for s in here]
         assert told.tested[row] == len(here)
         if not here:
-            assert told.predicted[row] == -1
+            assert told.predicted[row] == told.first[row] == -1
             assert np.isnan(told.margin[row])
             continue
         each = [float(s.margin[i]) for s, i in zip(here, at, strict=True)]  # type: ignore[index]
         assert told.margin[row] == pytest.approx(np.mean(each))
         assert told.right[row] == sum(value > 0 for value in each)
+        assert told.first[row] == (each[0] > 0)
         worst = int(np.argmin(each))
         assert told.predicted[row] == here[worst].predicted[at[worst]]  # type: ignore[index]
     assert 0 < told.right.sum() < told.tested.sum()
