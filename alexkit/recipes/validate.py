@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from alexkit.errors import FileMismatch
 from alexkit.events import Reporter, Saved
+from alexkit.images.draws import Rows
 from alexkit.images.source import ImageSource
 from alexkit.images.views import Views
 from alexkit.probes.metrics import (
@@ -93,15 +93,17 @@ def run(options: ValidateOptions, report: Reporter) -> dict[str, Any]:
         ledger.close()
         if not there.any():
             raise none_usable(len(task.rows), source.root)
-        judged = _Judged(task, total[there] / len(jobs), there, labels[there], chosen[0])
-        result = judged.result() | {
+        rows, labels, names = task.rows[there], labels[there], chosen[0].outputs.names
+        scores = total[there] / len(jobs)
+        result = _result(names, scores, labels, task.split) | {
             "networks": alone,
             "views": str(views),
             "bad": ledger.bad,
             "seconds": time.monotonic() - began,
             "run": str(folder.path),
         }
-        judged.write(folder.path, result)
+        write_json(folder.path / VALIDATE_FILE, result)
+        _write_tables(folder.path, source, rows, names, scores, labels)
         report(Saved("scores", str(folder.path / VALIDATE_FILE)))
         folder.finish({name: result[name] for name in ("top1", "top5", "split", "n")})
     return result
@@ -160,73 +162,61 @@ def _tops(scores: Scores, labels: Labels) -> dict[str, float]:
     return {"top1": top_k(scores, labels, 1), "top5": top_k(scores, labels, 5)}
 
 
-@dataclass(frozen=True)
-class _Judged:
-    """Probabilities and the truth.
+def _result(names: Sequence[str], scores: Scores, labels: Labels, split: str) -> dict[str, Any]:
+    """What :func:`run` tells of (m, K) scores and (m) the output that each row should be."""
+    predicted = predictions(scores)
+    table = confusion(labels, predicted, len(names))
+    own = scores[np.arange(len(labels)), labels]
+    error, bins = calibration(scores.max(axis=1), predicted == labels)
+    shares, present = per_class(table), np.unique(labels).tolist()
+    return {
+        **_tops(scores, labels),
+        "split": split,
+        "n": len(labels),
+        "classes": len(present),
+        "loss": float(-np.log(np.maximum(own, np.finfo(np.float64).tiny)).mean()),
+        "mean_class_accuracy": mean_class_accuracy(table),
+        "calibration": {"error": error, "bins": bins},
+        "per_class": {names[at]: float(shares[at]) for at in present},
+        "confused": [
+            {
+                "class": names[true],
+                "taken_for": names[taken],
+                "images": n,
+                "of": int(table[true].sum()),
+            }
+            for true, taken, n in most_confused(table, MOST_CONFUSED)
+        ],
+    }
 
-    Attributes:
-        scores: (m, K) of the rows that could be read.
-        there: (n) which those are.
-        labels: (m) the output each should be.
-    """
 
-    task: Task
-    scores: Scores
-    there: npt.NDArray[np.bool_]
-    labels: Labels
-    classifier: Classifier
-
-    def result(self) -> dict[str, Any]:
-        """The scores; see :func:`run`."""
-        names, predicted = self.classifier.outputs.names, predictions(self.scores)
-        table = confusion(self.labels, predicted, len(names))
-        every = np.arange(len(self.labels))
-        own = self.scores[every, self.labels]
-        error, bins = calibration(self.scores.max(axis=1), predicted == self.labels)
-        shares = per_class(table)
-        present = np.unique(self.labels).tolist()
-        return {
-            **_tops(self.scores, self.labels),
-            "split": self.task.split,
-            "n": len(self.labels),
-            "classes": len(present),
-            "loss": float(-np.log(np.maximum(own, np.finfo(np.float64).tiny)).mean()),
-            "mean_class_accuracy": mean_class_accuracy(table),
-            "calibration": {"error": error, "bins": bins},
-            "per_class": {names[at]: float(shares[at]) for at in present},
-            "confused": [
-                {
-                    "class": names[true],
-                    "taken_for": names[taken],
-                    "images": n,
-                    "of": int(table[true].sum()),
-                }
-                for true, taken, n in most_confused(table, MOST_CONFUSED)
-            ],
-        }
-
-    def write(self, folder: Path, result: dict[str, Any]) -> None:
-        """``validate.json``, ``confusion.csv`` and ``predictions.csv``."""
-        write_json(folder / VALIDATE_FILE, result)
-        names, predicted = self.classifier.outputs.names, predictions(self.scores)
-        table = confusion(self.labels, predicted, len(names))
-        down, across = np.unique(self.labels), np.unique(predicted)
-        header = ["class", *(names[at] for at in across)]
-        lines = [[names[at], *table[at, across].tolist()] for at in down]
-        save_csv(folder / CONFUSION_FILE, header, lines)
-        top5 = np.argsort(-self.scores, axis=1, kind="stable")[:, :5]
-        rows = self.task.rows[self.there].tolist()
-        told = [
-            [
-                self.task.source.record(row).path,
-                names[label],
-                names[best],
-                f"{scores[label]:.6g}",
-                f"{scores[best]:.6g}",
-                int(label in five),
-            ]
-            for row, label, best, scores, five in zip(
-                rows, self.labels, predicted, self.scores, top5, strict=True
-            )
+def _write_tables(
+    folder: Path,
+    source: ImageSource,
+    rows: Rows,
+    names: Sequence[str],
+    scores: Scores,
+    labels: Labels,
+) -> None:
+    """``confusion.csv`` and ``predictions.csv``; arguments as in :func:`_result`."""
+    predicted = predictions(scores)
+    table = confusion(labels, predicted, len(names))
+    down, across = np.unique(labels), np.unique(predicted)
+    header = ["class", *(names[at] for at in across)]
+    lines = [[names[at], *table[at, across].tolist()] for at in down]
+    save_csv(folder / CONFUSION_FILE, header, lines)
+    top5 = np.argsort(-scores, axis=1, kind="stable")[:, :5]
+    told = [
+        [
+            source.record(row).path,
+            names[label],
+            names[best],
+            f"{p[label]:.6g}",
+            f"{p[best]:.6g}",
+            int(label in five),
         ]
-        save_csv(folder / PREDICTIONS, COLUMNS, told)
+        for row, label, best, p, five in zip(
+            rows.tolist(), labels, predicted, scores, top5, strict=True
+        )
+    ]
+    save_csv(folder / PREDICTIONS, COLUMNS, told)
