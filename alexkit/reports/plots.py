@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -20,9 +21,8 @@ from alexkit.whole_file import whole_file
 LEARNED, HELD_OUT = "#0072B2", "#D55E00"
 """Blue and vermilion of Okabe and Ito's palette, apart for every kind of colour vision."""
 
-COLOURS = (
-    *(LEARNED, HELD_OUT, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000"),
-)
+OTHERS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000")
+COLOURS = (LEARNED, HELD_OUT, *OTHERS)
 """Okabe and Ito, *Color universal design* (2008)."""
 MARKERS = "osD^v<>Ph*"
 DASHES = ("-", "--", ":", "-.")
@@ -59,9 +59,9 @@ def save(figure: Figure, path: Path, *, dpi: int = PRINT_DPI) -> Path:
         OSError: it cannot be written; an older file is as it was.
     """
     kind = path.suffix[1:].lower()
-    # Without the date, so that equal figures are equal files.
+    # Without the date, and with ids that do not change, so that equal figures are equal files.
     metadata = {"Date": None} if kind == "svg" else {}
-    with whole_file(path) as file:
+    with whole_file(path) as file, rc_context({"svg.hashsalt": "alexkit"}):
         figure.savefig(file, format=kind, dpi=dpi, metadata=metadata)
     return path
 

@@ -64,6 +64,14 @@ def test_a_chart_of_a_page_is_drawn_for_print(tmp_path: Path) -> None:
     assert len({line.get_linestyle() for line in axes.lines}) == 2
 
 
+@pytest.mark.parametrize("kind", FORMATS)
+def test_equal_figures_are_equal_files(kind: str, tmp_path: Path) -> None:
+    band = Series("f", [0.0, 1.0], [0.1, 0.2], [0.05, 0.05])
+    chart = Chart("t", "x", "y", [band], ([], []))
+    one, other = (save(draw_chart(chart), tmp_path / f"{n}.{kind}") for n in "ab")
+    assert one.read_bytes() == other.read_bytes()
+
+
 def test_layers_keep_their_names(tmp_path: Path) -> None:
     one = Series("f", [0.0, 1.0], [0.1, 0.2])
     chart = Chart("t", "layer", "y", [one], ([], []), ticks=("conv1", "fc_7"))
