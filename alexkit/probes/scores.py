@@ -27,7 +27,7 @@ def summary(layer: LayerResult) -> dict[str, Any]:
     """
     splits, task = layer.splits, layer.task
     names = list(task.classes)
-    every_c = [float(c) for split in splits for c in _distinct(split)]
+    every_c = [c for split in splits for c in _distinct(split)]
     chosen = Counter(every_c)
     tried = sorted({c for split in splits for c in split.choice.grid})
     has_c = task.record.probe != "knn"
@@ -81,11 +81,8 @@ def spread(values: Sequence[float | None]) -> dict[str, float] | None:
 
 def _distinct(split: SplitResult) -> list[float]:
     """The C of a split: one, or each class's own."""
-    return (
-        np.unique(split.choice.c).tolist()
-        if len(set(split.choice.c)) == 1
-        else list(split.choice.c)
-    )
+    c: list[float] = split.choice.c.tolist()
+    return c if len(set(c)) > 1 else c[:1]
 
 
 def _mean(splits: Sequence[SplitResult], c: float) -> float:

@@ -21,15 +21,17 @@ from alexkit.models.torchvision_nets import TorchvisionBackbone
 from alexkit.models.weights import write_weights
 from alexkit.models.zoo import Backbone
 from alexkit.recipes.division import folds_of, groups_of
+from alexkit.recipes.extraction import Job, settle_batch_size
 from alexkit.recipes.finetune_words import How
 from alexkit.recipes.inputs import Holdout
+from alexkit.recipes.layers import Stored
 from alexkit.recipes.ledger import Ledger
 from alexkit.recipes.options import FinetuneOptions
 from alexkit.recipes.plan import Plan
 from alexkit.recipes.predictions import PREDICTIONS, Predictions
 from alexkit.recipes.run_dir import RUNS, RunDir
 from alexkit.recipes.solved_head import Solved, folds_for, solve
-from alexkit.recipes.stored import StoredViews, job_of, stored_values, usable_views
+from alexkit.recipes.stored import StoredViews, stored_values, usable_views
 from alexkit.training.loop import validate
 
 VIEWS = {Augment.VIEWS: Views("flip"), Augment.CORNERS: Views("ten")}
@@ -76,14 +78,9 @@ def stored_part(
     """The values of ``layer`` of every image, from the file beside the runs."""
     out = work.options.out
     place = (RUNS if out is None else out.absolute().parent) / CACHE
-    job = job_of(
-        work.backbone,
-        layer,
-        views,
-        source=work.source,
-        device=work.device,
-        threads=work.threads,
-    )
+    stored = Stored.one_layer(work.backbone, layer, views)
+    size = settle_batch_size(None, work.backbone, stored, work.device, silent)
+    job = Job(work.source, work.backbone, stored, work.device, size, work.threads)
     return stored_values(job, place, ledger, report)
 
 

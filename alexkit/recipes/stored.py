@@ -13,17 +13,16 @@ import torch
 from torch import Tensor
 
 from alexkit.errors import DamagedFile, OutOfSpace
-from alexkit.events import Note, Reporter, Stage, Warned, silent
+from alexkit.events import Note, Reporter, Stage, Warned
 from alexkit.features import layout
 from alexkit.features.store import FeatureStore
 from alexkit.images.batches import Batch
 from alexkit.images.draws import Rows, below, words
-from alexkit.images.source import ImageSource
 from alexkit.images.views import Views
-from alexkit.recipes.extraction import Job, settle_batch_size
+from alexkit.recipes.extraction import Job
 from alexkit.recipes.feed import LEFT_OUT, Feed, MakeFeed, Pixels, Unaugmented
 from alexkit.recipes.interrupts import stop_requests
-from alexkit.recipes.layers import AnyBackbone, Stored, tell_forecast
+from alexkit.recipes.layers import tell_forecast
 from alexkit.recipes.ledger import Ledger, none_usable
 from alexkit.recipes.origin import provenance_of
 from alexkit.recipes.plan import Plan
@@ -62,21 +61,6 @@ class StoredViews:
     def rows(self, rows: Rows) -> Rows:
         """Those of ``rows`` that have values."""
         return rows[np.isin(rows, self.usable)]
-
-
-def job_of(
-    backbone: AnyBackbone,
-    layer: str,
-    views: Views,
-    *,
-    source: ImageSource,
-    device: torch.device,
-    threads: int,
-) -> Job:
-    """The work of running the frozen part over every image."""
-    stored = Stored.one_layer(backbone, layer, views)
-    size = settle_batch_size(None, backbone, stored, device, silent)
-    return Job(source, backbone, stored, device, size, threads)
 
 
 def stored_values(job: Job, folder: Path, ledger: Ledger, report: Reporter) -> StoredViews:

@@ -30,19 +30,15 @@ def confusion_blocks(counts: Counts, names: Sequence[str]) -> list[Block]:
         blocks.append(Shaded(names, counts.tolist(), told))
     else:
         blocks.append(_picture(counts))
-    if pairs := pairs_table(counts, names):
-        header = ["true class", "taken for", "images", "of the class"]
-        blocks.append(Grid((header, pairs), "Classes most often taken for another"))
-    return blocks
-
-
-def pairs_table(counts: Counts, names: Sequence[str]) -> list[list[str]]:
-    """The cells off the diagonal with the most images, at most :data:`MOST_PAIRS`."""
     totals = counts.sum(axis=1).tolist()
-    return [
+    pairs = [
         [names[true], names[taken], str(n), percent(n / totals[true])]
         for true, taken, n in most_confused(counts, MOST_PAIRS)
     ]
+    if pairs:
+        header = ["true class", "taken for", "images", "of the class"]
+        blocks.append(Grid((header, pairs), "Classes most often taken for another"))
+    return blocks
 
 
 def _picture(counts: Counts) -> Picture:
