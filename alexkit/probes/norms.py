@@ -51,9 +51,7 @@ class Norm:
             UsageError: P or K is no positive number.
         """
         kind, colon, number = text.partition(":")
-        if kind not in ("none", "l2", "power", "standardize", "pca"):
-            raise UnknownName("norm", text, NORMS)
-        if bool(colon) != (kind == "pca") and not (kind == "power" and colon):
+        if kind + colon not in ("none", "l2", "power", "power:", "standardize", "pca:"):
             raise UnknownName("norm", text, NORMS)
         if not colon:
             return cls(kind, POWER if kind == "power" else 0.0, offset)

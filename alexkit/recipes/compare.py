@@ -77,10 +77,6 @@ class Layer:
             values = self.store.averaged(values)
             yield values.reshape(len(values), -1).astype(np.float32, copy=False)
 
-    def record(self) -> dict[str, Any]:
-        """What ``compare.json`` says of it."""
-        return {"file": str(self.store.path), "layer": self.layer, "name": self.name}
-
 
 def run(options: CompareOptions, report: Reporter) -> dict[str, Any]:
     """Compares every two layers and writes ``compare.json``, ``.npz`` and ``.png``.
@@ -183,7 +179,10 @@ def _compare(
         "metric": options.metric.value,
         "stimuli": n,
         "draws": options.bootstrap,
-        "layers": [layer.record() for layer in layers],
+        "layers": [
+            {"file": str(layer.store.path), "layer": layer.layer, "name": layer.name}
+            for layer in layers
+        ],
         "pairs": [
             {
                 "first": names[i],

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter, PercentFormatter
 
-from alexkit.reports.page import Chart, Dots, shown
+from alexkit.reports.page import Chart, Dots, Series, shown
 from alexkit.whole_file import whole_file
 
 LEARNED, HELD_OUT = "#0072B2", "#D55E00"
@@ -44,11 +44,14 @@ def draw_curves(rows: Sequence[Mapping[str, float]], path: Path) -> None:
         path: replaced if it exists.
     """
     figure = Figure(figsize=(8, 3.2), layout="constrained")
-    loss, top1 = figure.subplots(1, 2)
-    _draw(loss, rows, "loss", "loss (nats)")
-    _draw(top1, rows, "top1", "top-1 accuracy")
-    top1.yaxis.set_major_formatter(PercentFormatter(1.0))
-    top1.legend(frameon=False)
+    epochs = [row["epoch"] for row in rows]
+    curves = (("loss", "loss (nats)"), ("top1", "top-1 accuracy"))
+    for axes, (name, label) in zip(figure.subplots(1, 2), curves, strict=True):
+        series = [
+            Series("training", epochs, [row[f"train_{name}"] for row in rows], dashed=True),
+            Series("held out", epochs, [row[name] for row in rows]),
+        ]
+        _lines(axes, Chart("", "epoch", label, series, ([], []), percent=name == "top1"))
     save(figure, path, dpi=DPI)
 
 
@@ -72,11 +75,16 @@ def file_name(title: str) -> str:
 
 
 def draw_chart(chart: Chart) -> Figure:
-    """A chart of a page for print: colours, markers and dashes each tell lines apart."""
+    """A chart of a page for print."""
     figure = Figure(figsize=(6.4, 4.0), layout="constrained")
-    axes = figure.subplots()
+    _lines(figure.subplots(), chart)
+    return figure
+
+
+def _lines(axes: Axes, chart: Chart) -> None:
+    """Colours, markers and dashes each tell lines apart."""
     for i, one in enumerate(chart.series):
-        y = np.array([np.nan if v is None else v for v in one.y], np.float64)
+        y = np.asarray(one.y, np.float64)
         colour = COLOURS[i % len(COLOURS)]
         axes.plot(
             one.x,
@@ -98,7 +106,6 @@ def draw_chart(chart: Chart) -> Figure:
     axes.spines[["top", "right"]].set_visible(False)
     if len(chart.series) > 1:
         axes.legend(frameon=False, fontsize="small")
-    return figure
 
 
 def _scales(axes: Axes, chart: Chart) -> None:
@@ -249,21 +256,3 @@ def draw_comparison(
                     color="black" if value > 0.55 else "white",
                 )
     save(figure, path, dpi=DPI)
-
-
-def _draw(axes: Axes, rows: Sequence[Mapping[str, float]], name: str, label: str) -> None:
-    epochs = [row["epoch"] for row in rows]
-    # Dashes as well as colour, for print and for those who see no difference.
-    axes.plot(
-        epochs,
-        [row[f"train_{name}"] for row in rows],
-        "o--",
-        ms=3,
-        color=LEARNED,
-        label="training",
-    )
-    axes.plot(epochs, [row[name] for row in rows], "o-", ms=3, color=HELD_OUT, label="held out")
-    axes.set_xlabel("epoch")
-    axes.set_ylabel(label)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.spines[["top", "right"]].set_visible(False)
