@@ -76,7 +76,7 @@ def look_at(store: FeatureStore, source: ImageSource | None, effort: Effort) -> 
         x = values if name == chosen else x
     maps: list[Dots] = []
     near: list[Near] = []
-    photos: dict[str, str] = {}
+    small: dict[str, str] = {}
     mapped = searched = ""
     if rows.size >= FEWEST and x is not None:
         maps, mapped = _maps(store, source, chosen, (rows, x), done.size, effort)
@@ -92,7 +92,7 @@ def look_at(store: FeatureStore, source: ImageSource | None, effort: Effort) -> 
         paths = dict.fromkeys(
             path for one in near for path in (one.query[0], *(p for p, _, _ in one.found))
         )
-        photos = thumbnails(source, list(paths), seconds=effort.seconds)
+        small = thumbnails(source, list(paths), seconds=effort.seconds)
     return FeatureFacts(
         name="",
         told=feature_record(store),
@@ -102,7 +102,7 @@ def look_at(store: FeatureStore, source: ImageSource | None, effort: Effort) -> 
         mapped=mapped,
         near=near,
         searched=searched,
-        thumbnails=photos,
+        thumbnails=small,
     )
 
 
@@ -232,5 +232,5 @@ def _sprite(
     at = rows_of(source, paths)
     wanted = [at.get(path, -1) for path in paths]
     there = [row for row in wanted if row >= 0]
-    photos = squares(source, there, SPRITE_SIDE, seconds=effort.seconds)
-    return sprite(photos, wanted)
+    small = squares(source, there, SPRITE_SIDE, seconds=effort.seconds)
+    return sprite(small, wanted)

@@ -133,8 +133,8 @@ def _eval(
         with FeatureStore.open(told["results"][0]["file"]) as store:
             source, notes = _opened(None, data or store.data)
     wanted = [line["path"] for line in hardest(lines)]
-    photos = thumbnails(source, wanted, seconds=effort.seconds)
-    return eval_page(EvalFacts(folder.name, record, told, lines, photos, notes))
+    small = thumbnails(source, wanted, seconds=effort.seconds)
+    return eval_page(EvalFacts(folder.name, record, told, lines, small, notes))
 
 
 def _features(

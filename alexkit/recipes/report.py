@@ -36,7 +36,7 @@ from alexkit.recipes.run_dir import RUNS, runs_here
 from alexkit.reports.page import Chart, Dots, Page, write_page
 from alexkit.reports.plots import (
     FORMATS,
-    PHOTO_DPI,
+    IMAGE_DPI,
     Cell,
     draw_chart,
     draw_dots,
@@ -189,7 +189,7 @@ def _neighbours(options: ReportOptions, report: Reporter) -> list[Path]:
     report(Note(f"{len(lines)} images, {NEAREST} nearest each in {layer}, Euclidean distance"))
     figure = draw_neighbours(cells)
     folder = place if place.is_dir() else place.parent
-    return [save(figure, path, dpi=PHOTO_DPI) for path in _figure_files(options, folder)]
+    return [save(figure, path, dpi=IMAGE_DPI) for path in _figure_files(options, folder)]
 
 
 def _written(files: Sequence[Path], report: Reporter, what: str) -> dict[str, Any]:

@@ -206,9 +206,9 @@ def feed_of(stored: StoredViews | None, after: str | None, *, augmented: bool) -
     return make
 
 
-def usable_views(values: int, photos: int, views: Views) -> Views:
+def usable_views(values: int, images: int, views: Views) -> Views:
     """``views``, or fewer where their values would not fit: ``values`` float32 of a view."""
     for fewer in (views, Views("flip"), Views("center")):
-        if len(fewer) <= len(views) and 4 * values * photos * len(fewer) <= IN_MEMORY:
+        if len(fewer) <= len(views) and 4 * values * images * len(fewer) <= IN_MEMORY:
             return fewer
     return Views("center")

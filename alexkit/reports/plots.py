@@ -29,7 +29,7 @@ DASHES = ("-", "--", ":", "-.")
 
 DPI = 120
 PRINT_DPI = 300
-PHOTO_DPI = 150
+IMAGE_DPI = 150
 """Of figures made of images, whose own pixels are no finer."""
 FORMATS = ("png", "svg")
 MOST_NAMED = 24
