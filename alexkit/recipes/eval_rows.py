@@ -24,7 +24,7 @@ from alexkit.probes.splits import Division
 
 Signs = npt.NDArray[np.int8]
 
-SPLITS_FORMAT = "alexkit/splits"
+SPLITS_FORMAT, SPLITS_VERSION = "alexkit/splits", 1
 MEMINFO = Path("/proc/meminfo")
 
 
@@ -235,7 +235,7 @@ def write_splits(divisions: Sequence[Division], paths: Sequence[str]) -> dict[st
     """Divisions by path, so that they survive another order of the rows."""
     return {
         "format": SPLITS_FORMAT,
-        "format_version": 1,
+        "format_version": SPLITS_VERSION,
         "splits": [
             {
                 part: [paths[row] for row in getattr(division, part)]
@@ -257,7 +257,8 @@ def read_splits(path: Path, rows: EvalRows, report: Reporter) -> list[Division]:
     try:
         told = from_json(path.read_text(encoding="utf-8"))
         splits = [_checked_split(split) for split in told["splits"]]
-        if told["format"] != SPLITS_FORMAT or not splits:
+        made = told["format"], told["format_version"]
+        if made != (SPLITS_FORMAT, SPLITS_VERSION) or not splits:
             raise ValueError("another format")
     except OSError as problem:
         raise DataError(f"cannot read {path}: {problem}", hint="name a file") from problem

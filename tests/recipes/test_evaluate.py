@@ -325,12 +325,15 @@ class TestFiles:
 
     def test_split_files_that_do_not_fit(self, make: Make, capsys: Capsys) -> None:
         make()
-        right = {"format": "alexkit/splits", "splits": [{"train": [], "test": [], "val": []}]}
+        parts: dict[str, list[str]] = {"train": [], "test": [], "val": []}
+        right = {"format": "alexkit/splits", "format_version": 1, "splits": [parts]}
+        known = [{"train": ["img000.jpg"], "test": ["img001.jpg"], "val": []}]
         unknown = [{"train": ["x.jpg"], "test": ["img001.jpg"], "val": []}]
         for told, status, said in (
             ("{}", 4, "is no split file"),
             (json.dumps(right), 4, "without train or test rows"),
             (json.dumps(right | {"splits": unknown}), 4, "divides 'x.jpg'"),
+            (json.dumps(right | {"splits": known, "format_version": 2}), 4, "another format"),
         ):
             Path("S.json").write_text(told)
             assert run(["eval", "F.h5", "--splits", "S.json"]) == status
@@ -358,7 +361,7 @@ class TestFiles:
         make()
         named = {"train": train, "test": test, "val": []}
         split = {part: [f"img{row:03d}.jpg" for row in rows] for part, rows in named.items()}
-        told = {"format": "alexkit/splits", "splits": [split]}
+        told = {"format": "alexkit/splits", "format_version": 1, "splits": [split]}
         Path("S.json").write_text(json.dumps(told))
         refused(["eval", "F.h5", "--splits", "S.json"], status, said)
 
