@@ -87,10 +87,9 @@ class LinearSVM(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         weights = _check_sample_weight(
             sample_weight, x, dtype=np.float64, ensure_non_negative=True
         )
-        if np.unique(codes[weights > 0]).size < 2:
-            raise ValueError(
-                f"LinearSVM needs rows of two classes; found {self.classes_.size} class"
-            )
+        weighed = np.unique(codes[weights > 0]).size
+        if weighed < 2:
+            raise ValueError(f"LinearSVM needs rows of two classes; found {weighed} class")
         if self.loss == "hinge":
             return self._fit_hinge(x, np.asarray(y), weights)
         return self._fit_squared(

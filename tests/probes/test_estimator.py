@@ -90,3 +90,9 @@ def test_plain_hinge_is_liblinears(make_problem: MakeProblem) -> None:
 def test_parameters_that_cannot_be(options: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         LinearSVM(**options).fit([[0.0], [1.0]], [0, 1])
+
+
+def test_a_class_whose_rows_weigh_nothing_is_not_there() -> None:
+    x, y = np.arange(8.0)[:, None], np.arange(8) % 2
+    with pytest.raises(ValueError, match="two classes; found 1 class"):
+        LinearSVM().fit(x, y, sample_weight=1.0 - y)
