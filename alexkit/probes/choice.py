@@ -135,12 +135,12 @@ def choose_c(
     if saved := kept.load():
         found = dict(zip(saved["c"].tolist(), saved["scores"], strict=True))
         score.terms = saved.get("terms")
-        progress.fitted(fits * len(found))
+        progress.advance(fits * len(found))
 
     def look(c: float) -> None:
         if c not in found:
             found[c] = score(c)
-            progress.fitted(fits)
+            progress.advance(fits)
             terms = {} if score.terms is None else {"terms": score.terms}
             scores = np.stack(list(found.values()))
             kept.store(c=np.array(list(found)), scores=scores, **terms)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -171,7 +171,7 @@ def judge_layer(
         turned = x = coordinates(inner_products(x))
     leaks = find_leaks(x, task.divisions, keys=keys)
     tell_leaks(leaks, task, report)
-    splits = list(_judge_all(x, task, report, kept))
+    splits = _judge_all(x, task, report, kept)
     worst = max(split.gap for split in splits)
     if worst > SEARCH_GAP:
         report(Warned(f"a solution may be {worst:.1%} above the optimum of its objective"))
@@ -211,7 +211,7 @@ def judge(
     choice = choose_c(train, y, signs, record, inside, progress=progress, kept=kept)
     fits = fits_at_once(y, signs, record)
     model = fit(train, y, signs, record, choice.c, progress.solver(fits))
-    progress.fitted(fits)
+    progress.advance(fits)
     test = Part(x, division.test, part.norm)
     scores = score(model, test, task, division)
     return SplitResult(division, choice, part.norm, model, **scores)
@@ -293,15 +293,17 @@ def score(model: Probe, test: Part, task: Task, division: Division) -> dict[str,
     }
 
 
-def _judge_all(x: Features, task: Task, report: Reporter, kept: Kept) -> Iterator[SplitResult]:
+def _judge_all(x: Features, task: Task, report: Reporter, kept: Kept) -> list[SplitResult]:
     total = 0
     for part in task.divisions:
         y = None if task.y is None else task.y[part.train]
         total += fits_in_all(y, task.signs[part.train], task.record, parted(task, part))
     progress = Progress(report, total)
-    for number, part in enumerate(task.divisions):
-        yield judge(x, task, part, progress, kept.within(number))
-    progress.finish()
+    with progress:
+        return [
+            judge(x, task, part, progress, kept.within(number))
+            for number, part in enumerate(task.divisions)
+        ]
 
 
 def single_task(
