@@ -158,39 +158,28 @@ def _drawn(
     """
     series = []
     for name, line in lines.items():
-        there = [judged for judged in places if judged in line]
-        scores = [measured(line[judged])[1] for judged in there]
-        deviations = [score["std"] for score in scores]
-        series.append(
-            Series(
-                name,
-                [places[judged] for judged in there],
-                [score["mean"] for score in scores],
-                deviations if any(deviations) else (),
-            )
-        )
+        scores = {
+            x: measured(line[judged])[1] for judged, x in places.items() if judged in line
+        }
+        means = [score["mean"] for score in scores.values()]
+        deviations = [score["std"] for score in scores.values()]
+        series.append(Series(name, list(scores), means, deviations if any(deviations) else ()))
     rows = [
-        [
-            str(judged),
-            *(
-                spread(measured(line[judged])[1], line[judged]["splits"])
-                if judged in line
-                else "–"
-                for line in lines.values()
-            ),
-        ]
+        [str(judged), *(_told(line.get(judged)) for line in lines.values())]
         for judged in places
     ]
     return series, rows
 
 
+def _told(result: Result | None) -> str:
+    return "–" if result is None else spread(measured(result)[1], result["splits"])
+
+
 def _layers(told: Mapping[str, Any]) -> list[Block]:
     results, published = told["results"], told["protocol"]["published"]
     files = by_file(results)
-    blocks: list[Block] = []
     chart = layer_chart(files)
-    if chart is not None:
-        blocks.append(chart)
+    blocks: list[Block] = [chart] if chart else []
     for file, some in files.items():
         blocks.append(Grid(eval_table(some, published), file))
     if published:

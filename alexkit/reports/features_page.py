@@ -90,16 +90,12 @@ def _near(given: FeatureFacts) -> list[Block]:
     if not given.near:
         return []
     blocks: list[Block] = [Words(given.searched)]
+
+    def shown(path: str, *lines: str) -> Thumbnail:
+        return Thumbnail(given.thumbnails.get(path, ""), path, tuple(filter(None, lines)))
+
     for near in given.near:
-        path, name = near.query
-        images = [Thumbnail(given.thumbnails.get(path, ""), path, tuple(filter(None, (name,))))]
-        images += [
-            Thumbnail(
-                given.thumbnails.get(other, ""),
-                other,
-                tuple(filter(None, (cls, f"distance {distance:.4g}"))),
-            )
-            for other, cls, distance in near.found
-        ]
-        blocks.append(Thumbnails(images, f"{path}, and the images nearest to it"))
+        images = [shown(*near.query)]
+        images += [shown(path, name, f"distance {far:.4g}") for path, name, far in near.found]
+        blocks.append(Thumbnails(images, f"{near.query[0]}, and the images nearest to it"))
     return blocks
