@@ -13,7 +13,7 @@ import numpy.typing as npt
 from alexkit.probes.kept import Kept
 from alexkit.probes.kinds import fit_probe
 from alexkit.probes.metrics import area_ap, confusion, mean_class_accuracy, predictions
-from alexkit.probes.objective import Array, Problems
+from alexkit.probes.objective import Array, Problems, Signs
 from alexkit.probes.progress import Progress
 from alexkit.probes.protocols import CLIP_STEPS, ProtocolRecord
 from alexkit.probes.rows import Part, mean_square
@@ -30,8 +30,6 @@ SIXTH = 6
 NOTHING = Kept()
 TENTH = 10
 """The share of the training rows that judges where there are no val rows, as in DINOv2."""
-
-Signs = npt.NDArray[np.int8]
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from alexkit.probes.rows import BLOCK_BYTES, Features
-from alexkit.probes.splits import Division
-
-Rows = npt.NDArray[np.int64]
+from alexkit.probes.splits import Division, Rows
 
 NEAR = 0.999
 BLOCK = 4096

@@ -10,8 +10,7 @@ import torch
 from torch.nn.functional import avg_pool2d
 
 from alexkit.errors import UnknownName, UsageError
-
-Array = npt.NDArray[np.float64]
+from alexkit.probes.objective import Array
 
 NORMS = ("none", "l2", "power", "power:P", "standardize", "pca:K")
 POWER = 2.0

@@ -23,7 +23,6 @@ from alexkit.probes.choice import (
     SEARCH_GAP,
     Choice,
     Inside,
-    Signs,
     choose_c,
     class_aps,
     factors_of,
@@ -44,7 +43,7 @@ from alexkit.probes.metrics import (
     top_k,
 )
 from alexkit.probes.norms import FittedNorm, Norm
-from alexkit.probes.objective import Problems, one_vs_rest
+from alexkit.probes.objective import Array, Problems, Signs, one_vs_rest
 from alexkit.probes.outcomes import margins
 from alexkit.probes.progress import Progress
 from alexkit.probes.protocols import ProtocolRecord
@@ -59,8 +58,6 @@ from alexkit.probes.rows import (
 from alexkit.probes.solver import GRAM_ROWS, Solver, regime_of
 from alexkit.probes.splits import Division, check_division, counted, divide
 from alexkit.probes.svm import Labels, LinearModel, fit_linear_svm
-
-Array = npt.NDArray[np.float64]
 
 FINAL_GAP = 1e-6
 """Relative duality gap of the fits that are scored,"""

@@ -23,6 +23,7 @@ from alexkit.errors import DamagedFile, DataError, UsageError
 from alexkit.json_text import from_json
 from alexkit.models.tensorfile import write_tensors
 from alexkit.probes.norms import FittedNorm, Norm
+from alexkit.probes.objective import Array
 from alexkit.probes.protocol import LayerResult, fit
 from alexkit.probes.rows import Features, Part, blocks
 from alexkit.probes.svm import Labels, LinearModel
@@ -30,8 +31,6 @@ from alexkit.whole_file import whole_file
 
 FORMAT = "alexkit/probe"
 FORMAT_VERSION = "1"
-
-Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
