@@ -99,9 +99,8 @@ def measured(result: Result) -> tuple[str, Mapping[str, float]]:
 def in_order(layers: Sequence[str]) -> list[str]:
     """Layers from the image up."""
     places = {name: place for place, name in enumerate(ORDER)}
-    names = list(dict.fromkeys(layers))
-    last = len(ORDER)
-    return sorted(names, key=lambda name: places.get(name.split(":")[0], last))
+    names = dict.fromkeys(layers)
+    return sorted(names, key=lambda name: places.get(name.split(":")[0], len(ORDER)))
 
 
 def hardest(predictions: Sequence[Line]) -> list[Line]:
