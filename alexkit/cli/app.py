@@ -16,7 +16,23 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from alexkit import __version__
-from alexkit.cli import actions
+from alexkit.cli import (
+    check,
+    compare,
+    demo,
+    doctor,
+    evaluate,
+    export,
+    features,
+    finetune,
+    info,
+    neighbours,
+    pack,
+    predict,
+    report,
+    train,
+    validate,
+)
 from alexkit.cli.command import add_command
 from alexkit.cli.console import tell_error
 from alexkit.errors import AlexkitError, DataError, OutOfMemory, OutOfSpace, UsageError
@@ -52,21 +68,21 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-add_command(app, "train", options.TrainOptions, actions.train)
-add_command(app, "features", options.FeaturesOptions, actions.features)
-add_command(app, "finetune", options.FinetuneOptions, actions.finetune)
-add_command(app, "eval", options.EvalOptions, actions.evaluate)
-add_command(app, "compare", options.CompareOptions, actions.compare)
-add_command(app, "predict", using.PredictOptions, actions.predict)
-add_command(app, "validate", using.ValidateOptions, actions.validate)
-add_command(app, "neighbours", options.NeighboursOptions, actions.neighbours)
-add_command(app, "check", options.CheckOptions, actions.check)
-add_command(app, "pack", options.PackOptions, actions.pack)
-add_command(app, "info", options.InfoOptions, actions.info)
-add_command(app, "export", using.ExportOptions, actions.export)
-add_command(app, "report", options.ReportOptions, actions.report)
-add_command(app, "doctor", options.DoctorOptions, actions.doctor)
-add_command(app, "demo", options.DemoOptions, actions.demo)
+add_command(app, "train", options.TrainOptions, train.act)
+add_command(app, "features", options.FeaturesOptions, features.act)
+add_command(app, "finetune", options.FinetuneOptions, finetune.act)
+add_command(app, "eval", options.EvalOptions, evaluate.act)
+add_command(app, "compare", options.CompareOptions, compare.act)
+add_command(app, "predict", using.PredictOptions, predict.act)
+add_command(app, "validate", using.ValidateOptions, validate.act)
+add_command(app, "neighbours", options.NeighboursOptions, neighbours.act)
+add_command(app, "check", options.CheckOptions, check.act)
+add_command(app, "pack", options.PackOptions, pack.act)
+add_command(app, "info", options.InfoOptions, info.act)
+add_command(app, "export", using.ExportOptions, export.act)
+add_command(app, "report", options.ReportOptions, report.act)
+add_command(app, "doctor", options.DoctorOptions, doctor.act)
+add_command(app, "demo", options.DemoOptions, demo.act)
 
 
 def _print_version(wanted: bool) -> None:
