@@ -72,12 +72,20 @@ def sync(file: BinaryIO) -> None:
 
 @contextmanager
 def writing(
-    path: Path, hint: str = f"{MAKE_ROOM}; the same command then continues"
+    path: Path,
+    hint: str = f"{MAKE_ROOM}; the same command then continues",
+    *,
+    option: str = "--out",
 ) -> Iterator[None]:
-    """Turns what the system says when a file cannot be written into :class:`OutOfSpace`."""
+    """Turns what the system says when a file cannot be written into :class:`OutOfSpace`.
+
+    Args:
+        option: the one that names ``path``; it stands in the hint instead of ``--out``.
+    """
     try:
         yield
     except OSError as error:
         reason = error.strerror or str(error).partition("\n")[0]
         hint = ELSEWHERE if error.errno in FORBIDDEN else hint
+        hint = hint.replace("--out", option)
         raise OutOfSpace(f"{path} cannot be written: {reason}", hint=hint) from error

@@ -144,7 +144,8 @@ class Solution:
 
     Attributes:
         terms: float64, (m, n) coefficients of the rows or (m, d + 1) weights and, last, the
-            intercept divided by the constant beside every row; as the solver says.
+            intercept divided by the constant beside every row, (m, d) without an intercept;
+            as the solver says.
         certificate: of these very terms.
         steps: (m) int64.
         wide: (m) bool, whether float32 did not reach the gap and float64 was used.

@@ -117,7 +117,7 @@ class Streamed:
         return Solution(u, Certificate(primal, dual), steps, wide)
 
     def weights(self, u: Array) -> Array:
-        """(m, d + 1) float64: the terms themselves."""
+        """(m, d + 1) float64, (m, d) without an intercept: the terms themselves."""
         return u
 
     def decisions(self, u: Array, rows: npt.NDArray[np.int64]) -> Array:

@@ -68,7 +68,7 @@ def run(options: EvalOptions, report: Reporter) -> dict[str, Any]:
             if options.save_splits is not None:
                 told = write_splits(planned.tasks[0].divisions, planned.rows.paths)
                 folder.writes(options.save_splits)
-                with writing(options.save_splits):
+                with writing(options.save_splits, option="--save-splits"):
                     write_json(options.save_splits, told)
                 report(Saved("splits", str(options.save_splits)))
             path = folder.path / EVAL_FILE
@@ -208,7 +208,7 @@ def _save(
         "pooled": layer.pool,
         "several": task.y is None,
     }
-    with writing(options.save):
+    with writing(options.save, option="--save"):
         save_probe(
             *(options.save, model, norm),
             classes=tuple(task.classes),

@@ -189,6 +189,14 @@ class TestResults:
         assert run(["eval", "F.h5", "--protocol", "kornblith", "--out", "K"]) == 0
         assert scores("K")["protocol"]["published"] == []
 
+    def test_rows_without_a_label_are_left_out_and_said(
+        self, make: Make, capsys: Capsys
+    ) -> None:
+        make(y=[*(np.arange(90) % 3), -1, -1])
+        (result,) = judged("--layer", "fc7")
+        assert "2 rows without a label are left out" in capsys.readouterr().err
+        assert np.sum(result["confusion"]) == 90
+
     def test_c_is_chosen_from_those_that_were_asked(self, make: Make) -> None:
         make()
         (several,) = judged("--layer", "fc7", "--C", "1e-2,1e-4,0.01")
@@ -303,6 +311,15 @@ class TestFiles:
         with pytest.raises(OutputExists):
             evaluate.run(options, silent)
         assert Path("P").read_bytes() == b"of another"
+
+    @pytest.mark.parametrize("option", ["--save", "--save-splits"])
+    def test_a_file_that_cannot_be_written_names_its_option(
+        self, make: Make, option: str, refused: Refused
+    ) -> None:
+        make()
+        Path("P.partial").mkdir()  # where it is until it is whole
+        words = ["eval", "F.h5", "--layer", "fc7", option, "P"]
+        refused(words, 5, f"choose another {option}; the same command")
 
     def test_splits_survive_another_order_of_rows(self, make: Make) -> None:
         make()

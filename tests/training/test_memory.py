@@ -1,3 +1,5 @@
+"""Blocks of memory that outlive a step, as the system counts its pages."""
+
 from __future__ import annotations
 
 import resource
