@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -108,7 +109,8 @@ def fit(
     placement = placement or Placement()
     buffers = list(net.buffers())
     began = time.perf_counter()
-    with blocks_kept():
+    on_cpu = all(parameter.is_cpu for parameter in net.parameters())
+    with blocks_kept() if on_cpu else nullcontext():
         for step, batch in enumerate(batches, first_step):
             arrived = time.perf_counter()
             torch.manual_seed(step_seed(seed, step))

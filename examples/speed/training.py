@@ -10,7 +10,8 @@ On a GPU, for the table of the README:
 
 Every kind of run takes its turn in every round, and what counts is the median over rounds,
 ratios being taken within a round. "plain" is what one writes by hand: torchvision's network,
-images as NCHW, torch's SGD as it comes, on synthetic images. "synthetic" is this program's step
+images as NCHW, torch's SGD as it comes, on synthetic images; in a process of its own, as this
+program changes how its own asks for memory. "synthetic" is this program's step
 on images that are there already, so that no loader could be faster. The first steps of a turn,
 in which buffers fill, are left out. The share of the peak is of what this device reaches in a
 large matrix product of the same number type, counting twice the multiply-adds of the forward
@@ -24,17 +25,18 @@ import dataclasses
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import plain_loop
 import torch
-import torch.nn.functional as F
 from measuring import keep, machine
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
-from torchvision.models import alexnet
 
 from alexkit.choices import Keep, Precision
 from alexkit.events import silent
@@ -53,27 +55,8 @@ FILLING = 2
 """Steps at the beginning of a turn that are not counted."""
 IMAGENET = 1_281_167
 EPOCHS = 90
-Steps = Iterator[tuple[int, float, float]]
+Steps = Iterable[tuple[int, float, float]]
 """Images of a step, its seconds, and those of them spent waiting for images."""
-
-
-def plain(device: torch.device, x: Tensor, y: Tensor) -> Callable[[int], Steps]:
-    """What one writes by hand."""
-    net = alexnet(weights=None).to(device).train()
-    optimizer = torch.optim.SGD(net.parameters(), lr=1e-3, momentum=0.9, weight_decay=5e-4)
-    x = x.contiguous()
-
-    def turn(steps: int) -> Steps:
-        for _ in range(steps):
-            began = time.perf_counter()
-            optimizer.zero_grad()
-            loss = F.cross_entropy(net(x), y)
-            loss.backward()
-            optimizer.step()
-            loss.item()
-            yield len(x), time.perf_counter() - began, 0.0
-
-    return turn
 
 
 def fitted(plan: Plan, net: nn.Module, batches: Any, prepare: Any) -> Steps:
@@ -190,14 +173,19 @@ def measure(args: argparse.Namespace, batch_size: int, precision: Precision) -> 
     net, device = plan.backbone.net, plan.backbone.net.slots[0]
     crop = plan.backbone.preprocess.crop
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(batch_size, 3, crop, crop, generator=generator).to(device)
-    y = torch.randint(len(plan.backbone.classes), (batch_size,), generator=generator).to(device)
+    x = torch.randn(batch_size, 3, crop, crop, generator=generator)
+    y = torch.randint(len(plan.backbone.classes), (batch_size,), generator=generator)
     dtype = plan.autocast or torch.float32
     peak, work = peak_flops(device, dtype), 3 * forward_flops(plan)
-    kinds = {"plain": plain(device, x, y), "synthetic": synthetic(plan, net, x, y)}
+    own = ProcessPoolExecutor(1, get_context("spawn"), plain_loop.begin, (str(device), x, y))
+    x, y = x.to(device), y.to(device)
+    kinds: dict[str, Callable[[int], Steps]] = {
+        "plain": lambda steps: own.submit(plain_loop.turn, steps).result(),
+        "synthetic": synthetic(plan, net, x, y),
+    }
     if args.compile:
         kinds["synthetic, compiled"] = synthetic(plan, torch.compile(net), x, y)
-    with tempfile.TemporaryDirectory(dir=args.scratch) as scratch:
+    with own, tempfile.TemporaryDirectory(dir=args.scratch) as scratch:
         for name, on in packs(plan, args.data, Path(scratch), args.images).items():
             kinds[name] = tier(on)
         found = turns(kinds, args.rounds, args.steps)
