@@ -27,12 +27,16 @@ CONFIG_CHARACTERS = 1 << 20
 SHARED_PANEL = "Options every command shares"
 
 
-def read_config(path: Path, known: list[str]) -> dict[str, str | list[str]]:
+def read_config(path: Path, takes_many: dict[str, bool]) -> dict[str, str | list[str]]:
     """The options in a TOML file as they would be typed, keyed by field name.
+
+    Args:
+        takes_many: of each option of the command, whether it is a list of values.
 
     Raises:
         DataError: the file is missing or no TOML.
         UnknownName: it holds a key that is no option of the command.
+        UsageError: a table, or a list for an option of one value.
     """
     try:
         with path.open(encoding="utf-8") as file:
@@ -52,11 +56,16 @@ def read_config(path: Path, known: list[str]) -> dict[str, str | list[str]]:
     values: dict[str, str | list[str]] = {}
     for key, value in table.items():
         name = key.replace("-", "_")
-        if name not in known:
-            raise UnknownName("option", key, known)
+        if name not in takes_many:
+            raise UnknownName("option", key, list(takes_many))
         if isinstance(value, dict):
             raise UsageError(f"{key} in {path} is a table", hint="options are plain values")
-        values[name] = [*map(_typed, value)] if isinstance(value, list) else _typed(value)
+        if isinstance(value, list) and not takes_many[name]:
+            raise UsageError(f"{key} in {path} is a list", hint="it takes one value")
+        if takes_many[name]:
+            values[name] = [*map(_typed, value if isinstance(value, list) else [value])]
+        else:
+            values[name] = _typed(value)
     return values
 
 
@@ -68,16 +77,14 @@ def _typed(value: object) -> str:
 def _use_config(context: typer.Context, path: Path | None) -> Path | None:
     """Eager callback: what the file says becomes the default of this command line."""
     if path is not None:
-        takes_many = {
-            p.name: p.nargs == -1 or getattr(p, "multiple", False)
-            for p in context.command.params
-            if p.name not in (None, "config", "help")
-        }
-        values = read_config(path, [name for name in takes_many if name])
-        context.default_map = {
-            name: [value] if takes_many[name] and not isinstance(value, list) else value
-            for name, value in values.items()
-        }
+        context.default_map = read_config(
+            path,
+            {
+                p.name: p.nargs == -1 or getattr(p, "multiple", False)
+                for p in context.command.params
+                if p.name not in (None, "config", "help")
+            },
+        )
     return path
 
 

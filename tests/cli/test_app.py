@@ -93,8 +93,9 @@ class TestConfig:
             ("epochs = " + "[" * 100_000, 3, "is no TOML"),
             ("epochs = 'three'", 2, "epochs"),
             ("[train]\nepochs = 3", 2, "train"),
+            ("out = ['runs']", 2, "out in"),
         ],
-        ids=["unknown", "no TOML", "endless nesting", "text", "a table"],
+        ids=["unknown", "no TOML", "endless nesting", "text", "a table", "a list"],
     )
     def test_nonsense_is_refused(
         self,
