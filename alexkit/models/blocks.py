@@ -67,8 +67,10 @@ def response_norm(x: Tensor, *, coefficient: float, k: float) -> Tensor:
     # Shifted slices of the padded squares, in pairs: 5 times as fast on a CPU as the 3-d
     # average pooling inside torch's own local_response_norm, and equal to it.
     squares = F.pad(wide.square(), (0, 0, 0, 0, LRN_REACH, LRN_REACH))
-    pairs = squares[:, :-1] + squares[:, 1:]
-    total = (pairs[:, :maps] + pairs[:, 2 : maps + 2]).add_(squares[:, 2 * LRN_REACH :])
+    # narrow, not [:, a:b]: torch 2.6 records that as a condition on the number of images.
+    pairs = squares.narrow(1, 0, maps + 3) + squares.narrow(1, 1, maps + 3)
+    total = pairs.narrow(1, 0, maps) + pairs.narrow(1, 2, maps)
+    total.add_(squares.narrow(1, 2 * LRN_REACH, maps))
     # β = 3/4 as two square roots: pow costs half as much again.
     root = total.mul_(coefficient).add_(k).rsqrt_()
     return (wide * root * root.sqrt()).to(x.dtype)
