@@ -62,10 +62,8 @@ def read_config(path: Path, takes_many: dict[str, bool]) -> dict[str, str | list
             raise UsageError(f"{key} in {path} is a table", hint="options are plain values")
         if isinstance(value, list) and not takes_many[name]:
             raise UsageError(f"{key} in {path} is a list", hint="it takes one value")
-        if takes_many[name]:
-            values[name] = [*map(_typed, value if isinstance(value, list) else [value])]
-        else:
-            values[name] = _typed(value)
+        words = [*map(_typed, value if isinstance(value, list) else [value])]
+        values[name] = words if takes_many[name] else words[0]
     return values
 
 
