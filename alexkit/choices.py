@@ -29,6 +29,7 @@ class FitHead(str, Enum):
     """What ``finetune`` puts on the frozen part: a convex fit, or layers learnt in epochs."""
 
     AUTO = "auto"
+    RBF = "rbf"
     MEAN = "mean"
     LOGISTIC = "logistic"
     SVM = "svm"

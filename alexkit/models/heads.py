@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from alexkit.models.blocks import FC_WIDTH, fill_gaussian
 from alexkit.models.layered import LayeredNet
+from alexkit.models.rbf_head import RBFHead
 
 HEAD_STD = 0.01
 """Of a new head's weights: what the paper (§5) and Caffe's networks begin fc8 with."""
@@ -43,6 +44,14 @@ def attach_head(net: LayeredNet, num_classes: int, *, at: str | None = None) -> 
     net.cut("fc6" if at == "pool5" else "fc8")
     net.fc8 = nn.Linear(inputs, num_classes, device=net.slots[0])
     return net.fc8
+
+
+def attach_rbf_head(net: LayeredNet, units: int, num_classes: int) -> RBFHead:
+    """As :func:`attach_head`, behind pool5, with ``units`` centres of unset values."""
+    inputs = attach_head(net, num_classes, at="pool5").in_features
+    maps = net.layer_shapes(last="pool5")["pool5"][0]
+    net.fc8 = head = RBFHead(units, inputs, maps, num_classes).to(net.slots[0])
+    return head
 
 
 def replace_head(

@@ -25,7 +25,9 @@ INPUT, OUTPUTS = "image", ("logits", "probabilities")
 EXAMPLES = 2
 """Images of the batch that is traced; the graph takes any number."""
 
-_WEIGHT = re.compile(r"(weight|bias|running_mean|running_var|_[wb](_0)?)$")
+_WEIGHT = re.compile(
+    r"(weight|bias|running_mean|running_var|_[wb](_0)?|fc8\.centres|fc8\.gamma)$"
+)
 """Names of tensors that are learned; a graph holds sizes and the like besides."""
 
 _OUTER = re.compile(r"^net\.(network\.)?")

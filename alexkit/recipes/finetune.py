@@ -139,7 +139,7 @@ def _settle(options: FinetuneOptions, report: Reporter) -> Work:
         backbone.preprocess, options.exif, source, report, own_photos=True
     )
     tell_pack(source, backbone.preprocess, report)
-    how = settle_how(options, backbone, report)
+    how = settle_how(options, backbone, len(source), report)
     rate_of(options.lr)  # that it is one
     use_deterministic(options.deterministic)
     autocast = autocast_of(options.precision, devices[0], report)
@@ -170,4 +170,4 @@ def carry_out(
             return tried
     put_head(work, head)
     plan = make_plan(work, rows, stored, importance, silent)
-    return judge_head(work, plan, folder, report)
+    return judge_head(work, plan, stored, folder, report)

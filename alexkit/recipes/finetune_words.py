@@ -7,12 +7,17 @@ from dataclasses import dataclass
 from alexkit.choices import Augment, FitHead, Freeze
 from alexkit.errors import UsageError
 from alexkit.events import Chosen, Reporter
+from alexkit.images.views import Views
 from alexkit.models.heads import READABLE
 from alexkit.models.layered import CLASSIFIER
 from alexkit.models.torchvision_heads import read_by_head
 from alexkit.models.torchvision_nets import TorchvisionBackbone
 from alexkit.models.zoo import Backbone
 from alexkit.recipes.options import FinetuneOptions
+from alexkit.recipes.solved_head import UNITS
+
+RBF_READS = "pool5"
+TEN = len(Views("ten"))
 
 
 @dataclass(frozen=True)
@@ -21,7 +26,7 @@ class How:
 
     Attributes:
         freeze: never ``auto`` unless the head is solved and unfreezing is to be tried.
-        head: ``logistic``, ``svm`` or ``mean`` is a convex fit, ``fc`` learns in epochs.
+        head: never ``auto``; ``fc`` learns in epochs, the others are convex fits.
         after: the layer up to which weights stay; None where all learn.
         augment: never ``auto``.
         stored: whether the frozen part runs once.
@@ -40,12 +45,18 @@ class How:
 
 
 def settle_how(
-    options: FinetuneOptions, backbone: Backbone | TorchvisionBackbone, report: Reporter
+    options: FinetuneOptions,
+    backbone: Backbone | TorchvisionBackbone,
+    images: int,
+    report: Reporter,
 ) -> How:
     """What the options ask of ``backbone``, which has its new head, and what they leave open.
 
+    Args:
+        images: how many there are.
+
     Raises:
-        UsageError: the words do not go together, or not with these weights.
+        UsageError: the words do not go together, or not with these weights or so many images.
     """
     top = top_of(backbone)
     freeze, head = options.freeze, options.head
@@ -57,26 +68,41 @@ def settle_how(
         report(Chosen("frozen up to", freeze.value, "what learns in epochs is the classifier"))
     solving = freeze in (Freeze.AUTO, Freeze.FC8)
     if head is FitHead.AUTO:
-        head = FitHead.MEAN if solving else FitHead.FC
+        near = FitHead.MEAN if top != RBF_READS or images > UNITS else FitHead.RBF
+        head = near if solving else FitHead.FC
     if solving != (head is not FitHead.FC):
         raise UsageError(
             f"--head {head.value} and --freeze {freeze.value} do not go together",
-            hint="mean, logistic and svm are fitted at once: --freeze fc8 or auto; fc learns "
-            "in epochs: --freeze fc7, fc6, conv5 or none",
+            hint="rbf, mean, logistic and svm are fitted at once: --freeze fc8 or auto; fc "
+            "learns in epochs: --freeze fc7, fc6, conv5 or none",
         )
     if solving and learnt:
         raise UsageError(
             f"--head {head.value} is fitted at once and has no epochs or learning rate",
             hint="leave out --epochs and --lr, or use --head fc",
         )
+    if head is FitHead.RBF and (top != RBF_READS or images > UNITS):
+        why = f"one unit an image, of which there are {images:,}, and at most {UNITS:,} units"
+        if top != RBF_READS:
+            why = f"maps of {RBF_READS}, and this network's last layer reads {top}"
+        raise UsageError(f"--head rbf takes {why}", hint="use --head mean")
     after = top if solving else _after(freeze, backbone, top)
-    return _with_pixels(options, freeze, head, after, report)
+    preprocess = backbone.preprocess
+    room = preprocess.resize > preprocess.crop and images * TEN <= UNITS
+    few = Augment.CORNERS if head is FitHead.RBF and room else Augment.VIEWS
+    return _with_pixels(options, freeze, head, after, few, report)
 
 
 def _with_pixels(
-    options: FinetuneOptions, freeze: Freeze, head: FitHead, after: str | None, report: Reporter
+    options: FinetuneOptions,
+    freeze: Freeze,
+    head: FitHead,
+    after: str | None,
+    views: Augment,
+    report: Reporter,
 ) -> How:
-    """Where the frozen part runs, and on what."""
+    """Where the frozen part runs, and on what; ``views`` are those stored unless others are
+    asked for."""
     stored = after is not None and not options.uncached
     augment = options.augment
     if stored and augment is Augment.RANDOM:
@@ -94,7 +120,7 @@ def _with_pixels(
             f"--head {head.value} is fitted to stored values", hint="leave out --uncached"
         )
     if augment is Augment.AUTO:
-        augment = Augment.VIEWS if stored else Augment.RANDOM
+        augment = views if stored else Augment.RANDOM
     if augment.stored:
         told = "mirrored" if augment is Augment.VIEWS else "corners, centre, mirrored"
         report(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from alexkit.choices import Augment, Balance
 from alexkit.events import Chosen, Note, Reporter, Saved, silent
 from alexkit.images.draws import Rows
 from alexkit.images.source import ImageSource
 from alexkit.images.views import Views
+from alexkit.models.heads import attach_head, attach_rbf_head
 from alexkit.models.layered import LayeredNet
 from alexkit.models.torchvision_heads import linear_head
 from alexkit.models.torchvision_nets import TorchvisionBackbone
@@ -38,6 +41,8 @@ VIEWS = {Augment.VIEWS: Views("flip"), Augment.CORNERS: Views("ten")}
 UNEVEN = 3
 """The ratio of the largest class to the smallest from which rare classes weigh more."""
 CACHE = "cache"
+AT_ONCE = 64
+"""Images whose stored views are judged together."""
 
 
 @dataclass
@@ -141,10 +146,23 @@ def solve_head(
 
 def put_head(work: Work, head: Solved) -> None:
     """Makes a solved head the network's last layer."""
+    net, tensors = work.backbone.net, {"weight": head.weight, "bias": head.bias}
+    if not isinstance(net, LayeredNet):
+        last = linear_head(net)
+    elif head.kernel is None:
+        last = attach_head(net, len(head.bias))
+    else:
+        last = attach_rbf_head(net, len(head.kernel.centres), len(head.bias))
+        tensors |= {"centres": head.kernel.centres, "gamma": torch.tensor([head.kernel.gamma])}
+    last.load_state_dict(tensors)
+
+
+def restore(work: Work, state: Mapping[str, Tensor]) -> None:
+    """Gives the network the tensors that it had when its last layer was new."""
     net = work.backbone.net
-    last = net.fc8 if isinstance(net, LayeredNet) else linear_head(net)
-    assert last is not None
-    last.load_state_dict({"weight": head.weight, "bias": head.bias})
+    if isinstance(net, LayeredNet):
+        attach_head(net, len(work.source.classes))
+    net.load_canonical(state)
 
 
 def judge(work: Work, plan: Plan, predictions: Predictions | None = None) -> dict[str, float]:
@@ -162,7 +180,22 @@ def write_both(work: Work, folder: Path) -> None:
         write_weights(folder / f"{name}.safetensors", state, metadata)
 
 
-def judge_head(work: Work, plan: Plan, folder: RunDir, report: Reporter) -> dict[str, Any]:
+@torch.inference_mode()
+def judge_views(work: Work, plan: Plan, stored: StoredViews) -> float:
+    """The share of held-out images that the network as it is names right by the mean of its
+    probabilities over the stored views, as ``validate --views`` does."""
+    rows, labels = stored.rows(plan.holdout.judged), np.asarray(work.source.labels)
+    right = 0
+    for some in np.array_split(rows, range(AT_ONCE, len(rows), AT_ONCE)):
+        values = stored.values[some].flatten(0, 1).to(work.device)
+        p = plan.net.eval()(values).softmax(dim=1).view(len(some), len(stored.views), -1)
+        right += int(np.sum(p.mean(dim=1).argmax(dim=1).cpu().numpy() == labels[some]))
+    return right / len(rows)
+
+
+def judge_head(
+    work: Work, plan: Plan, stored: StoredViews, folder: RunDir, report: Reporter
+) -> dict[str, Any]:
     """Writes the network as it is, once its held-out accuracy is known."""
     predictions = Predictions(work.source, work.source.classes)
     judged = plan.holdout
@@ -170,7 +203,20 @@ def judge_head(work: Work, plan: Plan, folder: RunDir, report: Reporter) -> dict
     write_both(work, folder.path / "weights")
     predictions.write(folder.path / PREDICTIONS)
     report(Saved("weights", str(folder.path / "weights" / "best.safetensors")))
-    return {
+    averaged = {}
+    if len(stored.views) > 1:
+        averaged = {
+            "top1_of_views": judge_views(work, plan, stored),
+            "views": str(stored.views),
+        }
+        report(
+            Note(
+                f"held out, by the mean of {len(stored.views)} views: "
+                f"{averaged['top1_of_views']:.1%} "
+                f"(predict and validate: --views {stored.views})"
+            )
+        )
+    return averaged | {
         "top1": scores["top1"],
         "top5": scores["top5"],
         "split": judged.split.value,

@@ -16,7 +16,13 @@ from alexkit.choices import Split
 from alexkit.events import Note, Saved, silent
 from alexkit.images.source import NO_LABEL
 from alexkit.recipes.division import parts_of, tell_counts
-from alexkit.recipes.finetune_work import importance_of, put_head, solve_head, write_both
+from alexkit.recipes.finetune_work import (
+    importance_of,
+    put_head,
+    restore,
+    solve_head,
+    write_both,
+)
 from alexkit.recipes.inputs import Holdout
 from alexkit.recipes.predictions import PREDICTIONS
 from alexkit.recipes.run_dir import Remembering, RunDir, result_in
@@ -66,7 +72,7 @@ def run_folds(
         if done := result_in(place):
             results.append(done)
             continue
-        work.backbone.net.load_canonical(start)
+        restore(work, start)
         remembering = Remembering(report)
         with RunDir.open("finetune", replace(options, out=place), remembering) as part:
             result = carry_out(work, rows, groups, stored, part, remembering)
@@ -94,7 +100,7 @@ def _keep_weights(
         labelled = np.flatnonzero(np.asarray(work.source.labels) != NO_LABEL)
         everything = Holdout(stored.rows(labelled), labelled[:0], Split.VAL)
         importance = importance_of(work, everything, silent)
-        work.backbone.net.load_canonical(start)
+        restore(work, start)
         head = solve_head(work, everything.train, groups, stored, importance, silent)
         put_head(work, head)
         write_both(work, weights)
@@ -121,10 +127,11 @@ def _summary(results: list[dict[str, Any]], folder: RunDir) -> dict[str, Any]:
     top1 = np.array([result["top1"] for result in results])
     counts = np.array([result["n"] for result in results])
     told = dict(results[0])
+    for name in {"top5", "top1_of_views"} & told.keys():
+        told[name] = float(np.mean([result[name] for result in results]))
     told |= {
         "top1": float(top1.mean()),
         "std": float(top1.std(ddof=1)),
-        "top5": float(np.mean([result["top5"] for result in results])),
         "n": int(counts.sum()),
         "folds": [float(one) for one in top1],
         "seconds": folder.spent,

@@ -160,7 +160,7 @@ class FinetuneOptions(FitOptions):
         Freeze.AUTO, "What stays: up to this layer; auto: all but a new fc8, less if it helps."
     )
     head: FitHead = option(
-        FitHead.AUTO, "logistic, svm, or their mean: fitted at once; fc: in epochs."
+        FitHead.AUTO, "rbf, or linear: mean, logistic, svm; all fitted at once. fc: in epochs."
     )
     lr: str | None = option(None, "Learning rate to begin with, or find.", "RATE")  # type: ignore[assignment]
     augment: Augment = option(

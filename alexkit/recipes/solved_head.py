@@ -1,11 +1,12 @@
-"""A linear head found by convex optimisation: no epochs, no rate, C chosen inside the rows it
-learns from; the mean of several such heads."""
+"""A head found by convex optimisation: no epochs, no rate, C chosen inside the rows it learns
+from. It is linear, or a linear layer on the units of an RBF network."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from alexkit.choices import FitHead
 from alexkit.events import Chosen, Reporter, Warned
+from alexkit.models.rbf_head import LEVEL, described
 from alexkit.probes.estimator import LinearSVM
 from alexkit.probes.rows import Array, coordinates, inner_products
 from alexkit.probes.softmax import TOLERANCE as EXACT
@@ -24,22 +26,25 @@ from alexkit.probes.svm import LinearModel
 FOLDS = 5
 """In which C is chosen."""
 FOLDS_OF_MANY, MANY = 3, 700
-"""The same from so many rows on, where each fit takes long and the choice is easier; of the
-shares only the middle one is fitted there."""
+"""The same from so many rows on, where each fit takes long and the choice is easier."""
 MUCH = 500_000
 """Rows times classes above which a mean is of SVMs alone: a softmax would take hours."""
-C = {
+Grid = Mapping[FitHead, tuple[float, ...]]
+C: Grid = {
     FitHead.LOGISTIC: (0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0),
     FitHead.SVM: (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0),
 }
 """On rows whose mean square length is 1; wide enough for 2 classes of 3 images and for 500."""
-SHARES = (1.0, 0.5, 0.0)
+C_OF_UNITS: Grid = {FitHead.LOGISTIC: (0.3, 3.0, 30.0), FitHead.SVM: (0.1, 1.0, 10.0)}
+"""The same of an RBF head, which hardly asks for C: it is the largest unless labels are wrong.
+Between more values chance would choose (the manual has the figures)."""
+SHARE = 0.5
 """Of the length of a row of maps: what their means make up, see :class:`Form`."""
-TOLD = {
-    1.0: "one weight a map",
-    0.5: "weights of a map's places that agree",
-    0.0: "a weight a place",
-}
+UNITS = 4096
+"""The most centres of an RBF head: as many as fc6 has units."""
+NUGGET = 1e-4
+"""What the kernel of a row with itself, 1, is raised by: with images that are nearly the same
+the factors of the units would be large numbers that all but cancel, which float32 cannot."""
 SVM_GAP = 1e-3
 SEARCH = 1e-3
 """Tolerance of a logistic fit that only ranks the C."""
@@ -59,8 +64,8 @@ class Form:
     Of maps, (C, H, W) in a row, a linear head has a weight for every place. A few hundred
     images say little about places, and much about what is in an image wherever it is. So the
     mean of each map stands beside the map, as in the levels of a spatial pyramid (Lazebnik et
-    al. 2006); the longer the means, the more do the weights of a map's places agree. That is
-    another penalty, not another head: a weight for a mean is one for all its places.
+    al. 2006), and the weights of a map's places agree the more. That is another penalty, not
+    another head: a weight for a mean is one for all its places.
 
     Where numbers are many and rows few, rows are turned into coordinates, as many as rows, with
     the same inner products: the best weights are sums of rows, so that nothing is lost, and
@@ -70,8 +75,8 @@ class Form:
         rows: (m, w) float32.
         turned: (m, m) coordinates and (m, w') rows before; None where they are as they were.
         maps, places: C and H W; 1 map where there are none.
-        lengths: root mean square length of the rows and of the means, over the shares' roots;
-            infinite where the share is 0.
+        lengths: root mean square length of the rows and of the means, over the roots of the
+            shares that they have; infinite where that is 0.
     """
 
     rows: Tensor
@@ -81,10 +86,11 @@ class Form:
     lengths: tuple[float, float]
 
     @classmethod
-    def of(cls, x: Tensor, maps: int, share: float) -> Form:
-        """(m, d) float32 rows, the means having ``share`` of the mean square length."""
+    def of(cls, x: Tensor, maps: int) -> Form:
+        """(m, d) float32 rows of ``maps`` maps; 1 where they are none."""
         places = x.shape[1] // maps
         means = x.view(len(x), maps, places).mean(dim=2)
+        share = SHARE if maps > 1 and places > 1 else 0.0
         parts, lengths = [], []
         for part, weight in ((x, 1 - share), (means, share)):
             square = float(part.square().sum(dim=1).mean()) or 1.0
@@ -99,19 +105,55 @@ class Form:
             rows = torch.from_numpy(short).float()
         return cls(rows, turned, maps, places, (lengths[0], lengths[1]))
 
-    def weights(self, found: Array) -> Array:
-        """(K, w) weights for these rows as (K, d) for the rows that they were made of."""
+    def layer(self, found: Array, bias: Array) -> tuple[Array, Array]:
+        """(K, w) weights and (K) biases for these rows as (K, d) and (K) for the rows that
+        they were made of."""
         if self.turned is not None:
             short, flat = self.turned
             found = solve_triangular(short, found.T, trans="T", lower=True).T @ flat
         of_rows, of_means = self.lengths
-        d = self.maps * self.places if of_rows < math.inf else 0
-        weights = np.zeros((len(found), self.maps * self.places))
-        if d:
-            weights += found[:, :d] / of_rows
+        d = self.maps * self.places
+        weights = found[:, :d] / of_rows
         if found.shape[1] > d:
             weights += np.repeat(found[:, d:] / (self.places * of_means), self.places, axis=1)
-        return weights
+        return weights, bias
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """Rows whose inner products are a kernel of the images': a linear layer on them is an
+    :class:`alexkit.models.rbf_head.RBFHead` with a centre at each of the images.
+
+    Attributes:
+        rows: (m, m) float32 coordinates.
+        turned: the same in float64.
+        centres: (m, w) float32.
+        gamma: 1 over the median of ‖u - u'‖² over the rows, which needs no search: from 0.7 to
+            2 times as much it makes no difference (the manual has the figures).
+    """
+
+    rows: Tensor
+    turned: Array
+    centres: Tensor
+    gamma: float
+
+    @classmethod
+    def of(cls, x: Tensor, maps: int) -> Kernel:
+        """(m, d) float32 rows of ``maps`` maps, two rows at least."""
+        centres = described(x, maps)
+        products = inner_products(centres.numpy())
+        squares = np.diagonal(products)
+        apart = np.maximum(squares[:, None] + squares - 2 * products, 0.0)
+        gamma = 1.0 / (float(np.median(apart[~np.eye(len(x), dtype=bool)])) or 1.0)
+        kernel = np.exp(-gamma * apart)
+        np.fill_diagonal(kernel, 1.0 + NUGGET)
+        turned = coordinates(kernel)
+        return cls(torch.from_numpy(turned).float(), turned, centres, gamma)
+
+    def layer(self, found: Array, bias: Array) -> tuple[Array, Array]:
+        """(K, m) weights and (K) biases for these rows as those for the units."""
+        weights = np.asarray(solve_triangular(self.turned, found.T, trans="T", lower=True).T)
+        return weights, bias + LEVEL * weights.sum(axis=1)
 
 
 @dataclass(frozen=True)
@@ -120,7 +162,6 @@ class Member:
 
     Attributes:
         kind: logistic or SVM.
-        share: of :data:`SHARES`.
         c: of the grid.
         factor: what its values are multiplied by to be honest logits.
         scores: (n, K) such logits of rows of the folds, each by what was learnt without its
@@ -128,7 +169,6 @@ class Member:
     """
 
     kind: FitHead
-    share: float
     c: float
     factor: float = 1.0
     scores: Array | None = None
@@ -139,8 +179,9 @@ class Solved:
     """A head and how it was found.
 
     Attributes:
-        weight: (K, d) float32, zeros for a class that no row has.
+        weight: (K, d) float32, zeros for a class that no row has; (K, M) of units.
         bias: (K) float32.
+        kernel: what the M units of an RBF head are; None where the head is linear.
         members: what it is the mean of.
         score: its accuracy on the folds of the training rows; None where a class has one row,
             and every C is the middle of the grid.
@@ -148,6 +189,7 @@ class Solved:
 
     weight: Tensor
     bias: Tensor
+    kernel: Kernel | None
     members: tuple[Member, ...]
     score: float | None
 
@@ -170,11 +212,10 @@ def solve(
 ) -> Solved:
     """Fits the head to (n, V, d) float32 rows of V views each.
 
-    It is the mean of several linear heads, which is one linear head: logistic regression and
-    SVM, or one of them, each with three shares of the means of maps (see :class:`Form`). On
-    images that chose nothing the mean was right more often than the head that does best on
-    the folds, and its probabilities were better (the manual has the figures): a few hundred
-    images do not tell which of the heads is the best, and their errors differ.
+    It is logistic regression, SVM, or the mean of both, which is one head: on images that
+    chose nothing the mean was right more often than either, and its probabilities were better
+    (the manual has the figures), as their errors differ. ``rbf`` is the mean of both upon the
+    units of an RBF head, see :class:`Kernel`; the others are linear, see :class:`Form`.
 
     The C of each is chosen on the first view of the folds: the one that makes the classes of
     the images left out most likely; the share that is right would choose among a few hundred
@@ -184,71 +225,62 @@ def solve(
     named stays the same.
 
     Args:
-        kind: ``mean`` is both kinds.
+        kind: ``rbf`` takes at most :data:`UNITS` rows, and of their views the first that are
+            no more.
         fold: (n) from 0; which rows are left out together.
         maps: how many maps the d numbers are, one after the other; None is no maps.
         importance: (K) what the loss of each class is multiplied by; None is 1.
     """
+    make: Callable[[Tensor], Form | Kernel] = partial(Form.of, maps=maps or 1)
+    grid = C
+    if kind is FitHead.RBF:
+        make, grid = partial(Kernel.of, maps=maps or 1), C_OF_UNITS
+        assert len(rows) <= UNITS, len(rows)
+        rows = rows[:, : UNITS // len(rows)]
     weight = np.ones(len(labels)) if importance is None else importance[labels]
-    kinds, shares = _asked(kind, len(labels), classes, mapped=maps not in (None, rows.shape[2]))
+    kinds = _asked(kind, len(labels) * classes)
     parts = [k for k in np.unique(fold) if _all_learnt(labels, fold != k)]
     factor, score = 1.0, None
     if len(parts) < 2:
-        members = [
-            Member(one, share, C[one][len(C[one]) // 2]) for share in shares for one in kinds
-        ]
+        members = [Member(one, grid[one][len(grid[one]) // 2]) for one in kinds]
         report(Warned("a class has one training image: C is not chosen"))
     else:
         members = []
         judged = np.isin(fold, parts)
-        for share in shares:
-            x = Form.of(rows[:, 0], maps or 1, share).rows
-            for one in kinds:
-                tried = _on_folds(one, x, labels, weight, fold, parts, classes)
-                members.append(_likeliest(one, share, tried, labels, weight, judged))
+        x = make(rows[:, 0]).rows
+        for one in kinds:
+            tried = _on_folds(one, grid[one], x, labels, weight, fold, parts, classes)
+            members.append(_likeliest(one, tried, labels, weight, judged))
         together = _mean([one.scores for one in members if one.scores is not None])[judged]
         factor = temperature(together, labels[judged])
         right = together.argmax(axis=1) == labels[judged]
         score = float(np.average(right, weights=weight[judged]))
+    views = rows.shape[1]
+    form = make(rows.flatten(0, 1))
+    each, weighing = np.repeat(labels, views), np.repeat(weight, views)
+    found = []
+    for member in members:
+        model = _fitter(member.kind, form.rows, each, weighing, views)(member.c, None)
+        found.append([member.factor * part for part in form.layer(model.weights, model.bias)])
+    weights, its_bias = (factor * _mean(part) for part in zip(*found, strict=True))
     known = np.unique(labels)
-    found = _fitted(members, rows, labels, weight, maps or 1)
-    full, bias = torch.zeros(classes, rows.shape[2]), torch.full((classes,), NEVER)
-    full[known] = torch.from_numpy(factor * _mean([w for w, _ in found])).float()
-    bias[known] = torch.from_numpy(factor * _mean([b for _, b in found])).float()
-    _tell(members, score, len(parts), report)
-    return Solved(full, bias, tuple(members), score)
+    full, bias = torch.zeros(classes, weights.shape[1]), torch.full((classes,), NEVER)
+    full[known] = torch.from_numpy(weights).float()
+    bias[known] = torch.from_numpy(its_bias).float()
+    kernel = form if isinstance(form, Kernel) else None
+    _tell(members, score, len(parts), kernel, report)
+    return Solved(full, bias, kernel, tuple(members), score)
 
 
-def _asked(
-    kind: FitHead, rows: int, classes: int, *, mapped: bool
-) -> tuple[tuple[FitHead, ...], tuple[float, ...]]:
-    """Kinds and shares of the heads whose mean is to be made."""
-    shares = (0.0,) if not mapped else SHARES if rows < MANY else SHARES[1:2]
-    if kind is not FitHead.MEAN:
-        return (kind,), shares
-    return (FitHead.SVM,) if rows * classes > MUCH else tuple(C), shares
-
-
-def _fitted(
-    members: Sequence[Member], rows: Tensor, labels: Labels, weight: Weights, maps: int
-) -> list[tuple[Array, Array]]:
-    """Weights and biases of each member, fitted to all views of all rows."""
-    views, found = rows.shape[1], []
-    labels, weight = np.repeat(labels, views), np.repeat(weight, views)
-    for share in dict.fromkeys(one.share for one in members):
-        form = Form.of(rows.flatten(0, 1), maps, share)
-        for one in members:
-            if one.share == share:
-                model = _fitter(one.kind, form.rows, labels, weight, views)(one.c, None)
-                found.append(
-                    (one.factor * form.weights(model.weights), one.factor * model.bias)
-                )
-    return found
+def _asked(kind: FitHead, size: int) -> tuple[FitHead, ...]:
+    """The heads whose mean is to be made, of so many rows times classes."""
+    if kind in C:
+        return (kind,)
+    return (FitHead.SVM,) if size > MUCH else tuple(C)
 
 
 def _likeliest(
     kind: FitHead,
-    share: float,
     tried: Iterable[tuple[float, Array]],
     labels: Labels,
     weight: Weights,
@@ -260,7 +292,7 @@ def _likeliest(
         factor = temperature(scores[judged], labels[judged])
         loss = _loss(factor * scores[judged], labels[judged], weight[judged])
         if loss < least:
-            best, least = Member(kind, share, c, factor, factor * scores), loss
+            best, least = Member(kind, c, factor, factor * scores), loss
     assert best is not None
     return best
 
@@ -269,23 +301,31 @@ def _mean(arrays: Sequence[Array]) -> Array:
     return np.asarray(sum(arrays) / len(arrays), np.float64)
 
 
-def _tell(members: Sequence[Member], score: float | None, parts: int, report: Reporter) -> None:
+def _tell(
+    members: Sequence[Member],
+    score: float | None,
+    parts: int,
+    kernel: Kernel | None,
+    report: Reporter,
+) -> None:
     """What the head is, and how good where that is known."""
-    told = "the middle of the grid"
+    what = "linear"
+    if kernel is not None:
+        what = f"RBF network, {len(kernel.centres)} units"
+    names = " and ".join(one.kind.value for one in members)
+    if len(members) > 1:
+        names = f"the mean of {names}"
+    told = ", C the middle of the grid"
     if score is not None:
-        told = f"{score:.1%} on {parts} parts of the training images"
-    kinds = list(dict.fromkeys(one.kind for one in members))
-    several = f"the mean of {len(members)} linear layers" if len(members) > 1 else "linear"
-    names = " and ".join(one.value for one in kinds)
-    report(Chosen("new layer", several, f"{names}; {told}"))
-    for kind in kinds:
-        own = [one for one in members if one.kind is kind]
-        said = ", ".join(TOLD[one.share] for one in own) if len(own) > 1 else told
-        report(Chosen(f"C, {kind.value}", ", ".join(f"{one.c:g}" for one in own), said))
+        told = f"; {score:.1%} on {parts} parts of the training images"
+    report(Chosen("new layer", what, names + told))
+    for one in members:
+        report(Chosen(f"C, {one.kind.value}", f"{one.c:g}", "chosen on those parts"))
 
 
 def _on_folds(
     kind: FitHead,
+    grid: Sequence[float],
     x: Tensor,
     labels: Labels,
     weight: Weights,
@@ -294,11 +334,11 @@ def _on_folds(
     classes: int,
 ) -> Iterator[tuple[float, Array]]:
     """Each C and (n, K) scores, of each row by what was learnt without its part."""
-    values = {c: np.zeros((len(labels), classes)) for c in C[kind]}
+    values = {c: np.zeros((len(labels), classes)) for c in grid}
     for k in parts:
         model, some = None, fold != k
         fit = _fitter(kind, x[some], labels[some], weight[some], 1, tolerance=SEARCH)
-        for c in C[kind]:
+        for c in grid:
             model = fit(c, model)
             values[c][~some] = _scores(model, x[~some], classes)
     yield from values.items()

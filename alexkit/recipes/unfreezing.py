@@ -25,7 +25,14 @@ from alexkit.images.views import Views
 from alexkit.models.layered import LayeredNet
 from alexkit.recipes.division import folds_of
 from alexkit.recipes.finetune_plan import make_plan
-from alexkit.recipes.finetune_work import Work, judge, put_head, solve_head, stored_part
+from alexkit.recipes.finetune_work import (
+    Work,
+    judge,
+    put_head,
+    restore,
+    solve_head,
+    stored_part,
+)
 from alexkit.recipes.fitting import FitRun
 from alexkit.recipes.inputs import Holdout
 from alexkit.recipes.ledger import Ledger
@@ -39,8 +46,9 @@ PARTS = 3
 """Of the training images, one of which judges a rung."""
 EPOCHS = 3
 """Ours: the head is fitted already, and the layers below begin at what they were taught."""
-GAIN = 0.01
-"""The least a rung must gain, as a share of the images it is tried on."""
+GAIN, GAINED = 0.01, 3
+"""The least a rung must gain, as a share of the images it is tried on and in images: one or two
+are chance."""
 FEWEST = 50
 """Images to try on below which a difference would be chance."""
 TRIALS = "trials"
@@ -80,18 +88,19 @@ def unfreeze(
     best = judge(work, make_plan(work, inner, stored, importance, silent))["top1"]
     report(Note(f"the head alone: {best:.1%} on {len(inner.judged)} of the training images"))
     chosen: Work | None = None
+    tried_on = len(inner.judged)
     for after in RUNGS[work.how.after]:
         rung = _rung(work, after)
-        net.load_canonical(pristine)
+        restore(work, pristine)
         put_head(work, within)
         top1 = _tried(rung, inner, importance, folder, report)
         told = f"learning after {after} too: {top1:.1%}"
-        if top1 < best + GAIN:
+        if round((top1 - best) * tried_on) < max(GAINED, GAIN * tried_on):
             report(Note(f"{told}, no gain: it stays as it was"))
             break
         report(Note(f"{told}, a gain of {100 * (top1 - best):.1f} points"))
         best, chosen = top1, rung
-    net.load_canonical(pristine)
+    restore(work, pristine)
     if chosen is None:
         return None
     put_head(work, head)

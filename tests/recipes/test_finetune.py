@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import csv
-import itertools
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +16,22 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from alexkit import finetune
-from alexkit.choices import FitHead
+from alexkit.choices import Augment, FitHead
 from alexkit.errors import DataError, Interrupted, UsageError, WeightsMismatch
 from alexkit.events import Chosen, Event, Note, Warned, silent
 from alexkit.images.draws import Rows
 from alexkit.images.opening import open_source
+from alexkit.models.heads import replace_head
 from alexkit.models.layered import initialise, with_room
+from alexkit.models.rbf_head import RBFHead, described
 from alexkit.models.specs import find_spec
 from alexkit.models.zoo import load_any, load_backbone
 from alexkit.probes.softmax import temperature
+from alexkit.recipes import solved_head, unfreezing
 from alexkit.recipes.division import divide, folds_of, groups_of
-from alexkit.recipes.solved_head import SHARES, Form, solve
+from alexkit.recipes.finetune_words import settle_how
+from alexkit.recipes.options import FinetuneOptions
+from alexkit.recipes.solved_head import SHARE, UNITS, Form, Kernel, solve
 from alexkit.recipes.using import ValidateOptions
 from alexkit.recipes.validate import run as validate
 from alexkit.reports.tables import fit_table
@@ -127,7 +132,7 @@ def test_a_solved_head_is_a_whole_network_and_its_frozen_part_runs_once(
     every = ValidateOptions(data=Path("photos"), weights=(result["run"],), split="all")
     assert validate(every, heard)["n"] == 24
     assert "was trained on images of this data" in heard.texts()
-    other = finetune("photos", weights=convs, head="svm", seed=3, report=heard)
+    other = finetune("photos", weights=convs, head="svm", augment="corners", report=heard)
     assert "was run before" in heard.texts()
     assert other["top1"] == 1.0
     (cache,) = Path("runs/cache").glob("*.h5")
@@ -169,50 +174,121 @@ def test_a_solved_head_separates_and_its_probabilities_fit(kind: FitHead) -> Non
 
 
 @pytest.mark.parametrize("rows", [5, 200], ids=["turned", "as they are"])
-@pytest.mark.parametrize("share", SHARES)
-def test_weights_for_maps_and_their_means_are_weights_for_maps(rows: int, share: float) -> None:
-    x = torch.rand(rows, 10 * 6, generator=torch.Generator().manual_seed(0))
+@pytest.mark.parametrize("maps", [1, 10, 60])
+def test_weights_for_maps_and_their_means_are_weights_for_maps(rows: int, maps: int) -> None:
+    x = torch.rand(rows, 60, generator=torch.Generator().manual_seed(0))
     x[2] = 0.0
     x[3] = x[4]
-    form = Form.of(x, 10, share)
+    form = Form.of(x, maps)
     assert (form.turned is not None) == (rows == 5)
     length = form.rows.square().sum(dim=1).mean()
     assert float(length) == pytest.approx(1.0, rel=1e-4)
+    if maps == 10 and rows == 200:
+        means = form.rows[:, 60:].square().sum(dim=1).mean()
+        assert float(means) == pytest.approx(SHARE, rel=1e-4)
     found = np.random.default_rng(0).normal(size=(3, rows)) @ form.rows.double().numpy()
-    weights = form.weights(found)
+    weights, bias = form.layer(found, np.ones(3))
     assert weights.shape == (3, 60)
+    assert np.array_equal(bias, np.ones(3))
     want = form.rows.double().numpy() @ found.T
     assert np.allclose(x.double().numpy() @ weights.T, want, atol=1e-3 * np.abs(want).max())
-    if share == 1.0:
-        assert np.allclose(weights.reshape(3, 10, 6), weights.reshape(3, 10, 6)[..., :1])
 
 
-def test_what_is_in_a_photo_and_where_it_is_are_both_learnt() -> None:
+def rbf_head(kernel: Kernel, weight: torch.Tensor, bias: torch.Tensor, maps: int) -> RBFHead:
+    units, width = kernel.centres.shape
+    head = RBFHead(units, width - maps, maps, len(bias))
+    tensors = {"centres": kernel.centres, "gamma": torch.tensor([kernel.gamma])}
+    head.load_state_dict(tensors | {"weight": weight, "bias": bias})
+    return head
+
+
+def test_weights_for_rows_of_a_kernel_are_weights_for_units() -> None:
+    x = torch.rand(40, 5 * 4, generator=torch.Generator().manual_seed(0))
+    x[2] = 0.0  # a black photo
+    x[3] = x[4]
+    x[5] = x[6] * (1 + 1e-6)
+    kernel = Kernel.of(x, 5)
+    length = kernel.rows.square().sum(dim=1)
+    assert torch.allclose(length, torch.ones(40), atol=1e-3)
+    u = kernel.centres.double()
+    assert torch.allclose(u.norm(dim=1), (x.norm(dim=1) > 0).double())
+    apart = torch.pdist(u).square()
+    assert kernel.gamma == pytest.approx(1 / float(apart.quantile(0.5)), rel=0.01)
+    found = np.random.default_rng(0).normal(size=(3, 40)) @ kernel.turned
+    weights, bias = kernel.layer(found, np.arange(3.0))
+    assert np.abs(weights).max() < 100, "copies do not pull against each other"
+    head = rbf_head(
+        kernel, torch.from_numpy(weights).float(), torch.from_numpy(bias).float(), 5
+    )
+    want = kernel.turned @ found.T + np.arange(3)
+    assert np.allclose(head(x).detach().numpy(), want, atol=1e-3 * np.abs(want).max())
+
+
+def test_an_rbf_head_parts_what_no_plane_does_and_its_probabilities_fit() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.arange(240) % 2
+    fold = np.arange(240) // 2 % 5
+
+    def maps(labels: Rows) -> npt.NDArray[Any]:
+        """Of class 0 one of two maps is strong, of class 1 both are or neither is."""
+        first = rng.integers(2, size=len(labels))
+        both = np.stack([first, np.where(labels == 0, 1 - first, first)], axis=1)
+        rows = 3.0 * both[..., None] + np.abs(rng.normal(size=(len(labels), 2, 9)))
+        return np.concatenate([rows, np.full((len(labels), 1, 9), 2.0)], axis=1).reshape(
+            len(labels), 1, 27
+        )
+
+    x, many = maps(labels), np.arange(4000) % 2
+    plane = solved(FitHead.MEAN, x, labels, fold, maps=3)
+    head = solved(FitHead.RBF, np.repeat(x, 2, axis=1), labels, fold, maps=3, classes=3)
+    assert plane.score < 0.8 < 0.95 < head.score
+    assert head.kernel.centres.shape == (480, 27 + 3), "a unit for each view"
+    assert head.weight.shape == (3, 480)
+    net = rbf_head(head.kernel, head.weight, head.bias, 3)
+    with torch.inference_mode():
+        p = net(torch.from_numpy(maps(many)).float().flatten(1)).softmax(dim=1)
+    assert float(p[:, 2].max()) < 1e-6, "a class without a photo is never named"
+    right = float(np.mean(p.argmax(dim=1).numpy() == many))
+    assert right > 0.95
+    assert abs(float(p.max(dim=1).values.mean()) - right) < 0.04
+
+
+def test_an_rbf_head_learns_from_no_more_views_than_it_may_have_units(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(solved_head, "UNITS", 100)
+    rng = np.random.default_rng(0)
+    labels = np.arange(30) % 2
+    rows = np.abs(rng.normal(size=(30, 10, 4)) + labels[:, None, None])
+    head = solved(FitHead.RBF, rows, labels, 0 * labels, maps=2)
+    assert len(head.kernel.centres) == 90
+    first = described(torch.from_numpy(rows[:1, :3]).float().flatten(0, 1), 2)
+    assert torch.equal(head.kernel.centres[:3], first), "the centre and what comes next"
+
+
+@pytest.mark.parametrize("kind", [FitHead.MEAN, FitHead.RBF])
+def test_what_is_in_a_photo_and_where_it_is_are_both_learnt(kind: FitHead) -> None:
     rng = np.random.default_rng(0)
     labels = np.arange(90) % 3
     fold = np.arange(90) // 3 % 5
     noise = rng.normal(size=(90, 4, 9))
     what, where = noise.copy(), noise.copy()
-    what[np.arange(90), labels] += 1.0
-    where[np.arange(90), 0, labels] += 4.0
+    what[np.arange(90), labels] += 1.5
+    where[np.arange(90), 0, labels] += 5.0
     for x in (what, where):
-        head = solved(FitHead.MEAN, x.reshape(90, 1, 36), labels, fold, maps=4)
-        made = [(one.kind, one.share) for one in head.members]
-        kinds = (FitHead.LOGISTIC, FitHead.SVM)
-        assert sorted(made) == sorted(itertools.product(kinds, SHARES))
-        alone = [np.mean(one.scores.argmax(axis=1) == labels) for one in head.members]
+        head = solved(kind, x.reshape(90, 1, 36), labels, fold, maps=4)
+        assert [one.kind for one in head.members] == [FitHead.LOGISTIC, FitHead.SVM]
         assert head.score > 0.9
-        assert head.score >= np.median(alone), "those that learn nothing weigh nothing"
 
 
-def test_of_many_rows_fewer_heads_are_fitted() -> None:
+def test_of_many_rows_and_classes_an_svm_is_fitted_alone() -> None:
     rng = np.random.default_rng(0)
     labels = np.arange(2100) % 3
     rows = rng.normal(size=(2100, 1, 12)) + 2 * np.eye(3)[labels][:, None].repeat(4, 2)
     for classes, kinds in ((3, [FitHead.LOGISTIC, FitHead.SVM]), (300, [FitHead.SVM])):
         fold = np.arange(2100) % 2
         head = solved(FitHead.MEAN, rows, labels, fold, classes=classes, maps=3)
-        assert [(one.kind, one.share) for one in head.members] == [(k, 0.5) for k in kinds]
+        assert [one.kind for one in head.members] == kinds
         assert head.score > 0.9
         assert head.weight.shape == (classes, 12)
 
@@ -272,9 +348,40 @@ def test_folds_judge_every_photo_once(place: Path, convs: Path) -> None:
     assert judged == "3 folds"
     assert top1 == f"{100 * result['top1']:.1f} ± {100 * result['std']:.1f} %"
     assert len({row["path"] for row in rows_of(Path("run/predictions.csv"))}) == 13
-    assert best("run")["fc8.weight"].shape == (2, 9216)
+    assert best("run")["fc8.weight"].shape == (2, 130), "ten views of all 13"
     with pytest.raises(DataError, match="fewer than 7 folds"):
         finetune("photos", weights=convs, folds=7)
+
+
+@pytest.mark.parametrize("more", [2, 3])
+def test_lower_layers_learn_for_a_gain_of_three_photos(
+    place: Path, convs: Path, monkeypatch: pytest.MonkeyPatch, more: int
+) -> None:
+    monkeypatch.setattr(unfreezing, "FEWEST", 4)
+    monkeypatch.setattr(unfreezing, "judge", lambda work, plan: {"top1": 0.5})
+    found = lambda rung, inner, *_: 0.5 + more / len(inner.judged)  # noqa: E731
+    monkeypatch.setattr(unfreezing, "_tried", found)
+    photos_in(place / "photos", {"ant": 20, "bee": 20})
+    heard = Heard()
+    result = finetune("photos", weights=convs, report=heard)
+    assert result.get("unfrozen_after") == ("conv4" if more == 3 else None)
+    assert ("no gain: it stays as it was" in heard.texts()) == (more == 2)
+
+
+@pytest.mark.parametrize(("augment", "views"), [("auto", "ten"), ("views", "flip")])
+def test_what_stored_views_say_together_is_what_validate_says(
+    place: Path, convs: Path, augment: str, views: str
+) -> None:
+    photos_in(place / "photos", dict.fromkeys(("ant", "bee", "cat", "dog", "elk"), 15))
+    heard = Heard()
+    result = finetune("photos", weights=convs, augment=augment, freeze="fc8", report=heard)
+    options = ValidateOptions(data=Path("photos"), weights=(result["run"],), views=views)
+    judged = validate(options, silent)
+    assert 0.3 < result["top1_of_views"] == judged["top1"] < 1.0, "two kinds look like others"
+    assert (
+        f"views: {judged['top1']:.1%} (predict and validate: --views {views})" in heard.texts()
+    )
+    assert result["views"] == views
 
 
 def test_rare_classes_weigh_more_and_few_photos_are_told(place: Path, convs: Path) -> None:
@@ -342,6 +449,32 @@ def test_words_that_do_not_go_together(
         finetune("photos", weights=convs, **words)
     assert any(part in caught.value.message + caught.value.hint for part in hint.split("|"))
     assert not list(Path("runs").glob("finetune-*"))
+
+
+def test_the_new_layer_and_its_views_go_by_the_number_of_photos(convs: Path) -> None:
+    backbone = load_backbone(None, convs, seed=0)
+    replace_head(backbone.net, 2, seed=0)
+
+    def how(images: int, **words: Any) -> tuple[str, str]:
+        made = settle_how(FinetuneOptions(**words), backbone, images, silent)
+        assert made.after == "pool5"
+        return made.head.value, made.augment.value
+
+    assert how(409) == ("rbf", "corners")
+    assert how(410) == how(UNITS) == ("rbf", "views")
+    assert how(UNITS + 1) == ("mean", "views")
+    assert how(9, augment=Augment.VIEWS) == ("rbf", "views")
+    assert how(9, head=FitHead.SVM) == ("svm", "views")
+    with pytest.raises(UsageError, match="there are 4,097") as caught:
+        how(UNITS + 1, head=FitHead.RBF)
+    assert caught.value.hint == "use --head mean"
+    backbone.preprocess = replace(backbone.preprocess, resize=224)
+    assert how(9) == ("rbf", "views"), "there are no corners to cut"
+    whole = load_backbone("alexnet-owt", "random", seed=0)
+    made = settle_how(FinetuneOptions(), whole, 9, silent)
+    assert (made.head.value, made.after) == ("mean", "fc7")
+    with pytest.raises(UsageError, match="this network's last layer reads fc7"):
+        settle_how(FinetuneOptions(head=FitHead.RBF), whole, 9, silent)
 
 
 def test_a_stopped_fit_on_stored_values_goes_on_to_the_same_weights(
