@@ -46,6 +46,8 @@ class RBFHead(nn.Linear):
         u = described(x, self.maps)
         squares = u.square().sum(1, keepdim=True) + self.centres.square().sum(1)
         apart = (squares - 2 * u @ self.centres.T).clamp(min=0)
+        # Of -gamma the ONNX exporter would make a tensor without a name, and none could read
+        # the file back.
         return super().forward(torch.exp(-(self.gamma * apart)) - LEVEL)
 
 

@@ -42,9 +42,6 @@ SHARE = 0.5
 """Of the length of a row of maps: what their means make up, see :class:`Form`."""
 UNITS = 4096
 """The most centres of an RBF head: as many as fc6 has units."""
-NUGGET = 1e-4
-"""What the kernel of a row with itself, 1, is raised by: with images that are nearly the same
-the factors of the units would be large numbers that all but cancel, which float32 cannot."""
 SVM_GAP = 1e-3
 SEARCH = 1e-3
 """Tolerance of a logistic fit that only ranks the C."""
@@ -145,9 +142,7 @@ class Kernel:
         squares = np.diagonal(products)
         apart = np.maximum(squares[:, None] + squares - 2 * products, 0.0)
         gamma = 1.0 / (float(np.median(apart[~np.eye(len(x), dtype=bool)])) or 1.0)
-        kernel = np.exp(-gamma * apart)
-        np.fill_diagonal(kernel, 1.0 + NUGGET)
-        turned = coordinates(kernel)
+        turned = coordinates(np.exp(-gamma * apart))
         return cls(torch.from_numpy(turned).float(), turned, centres, gamma)
 
     def layer(self, found: Array, bias: Array) -> tuple[Array, Array]:
@@ -315,12 +310,13 @@ def _tell(
     names = " and ".join(one.kind.value for one in members)
     if len(members) > 1:
         names = f"the mean of {names}"
-    told = ", C the middle of the grid"
+    told, rule = "", "the middle of the grid"
     if score is not None:
         told = f"; {score:.1%} on {parts} parts of the training images"
+        rule = "chosen on those parts"
     report(Chosen("new layer", what, names + told))
     for one in members:
-        report(Chosen(f"C, {one.kind.value}", f"{one.c:g}", "chosen on those parts"))
+        report(Chosen(f"C, {one.kind.value}", f"{one.c:g}", rule))
 
 
 def _on_folds(

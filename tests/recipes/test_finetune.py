@@ -29,10 +29,11 @@ from alexkit.models.zoo import load_any, load_backbone
 from alexkit.probes.softmax import temperature
 from alexkit.recipes import solved_head, unfreezing
 from alexkit.recipes.division import divide, folds_of, groups_of
+from alexkit.recipes.export import run as export
 from alexkit.recipes.finetune_words import settle_how
 from alexkit.recipes.options import FinetuneOptions
 from alexkit.recipes.solved_head import SHARE, UNITS, Form, Kernel, solve
-from alexkit.recipes.using import ValidateOptions
+from alexkit.recipes.using import ExportOptions, ValidateOptions
 from alexkit.recipes.validate import run as validate
 from alexkit.reports.tables import fit_table
 from tests.conftest import photos_in
@@ -351,6 +352,23 @@ def test_folds_judge_every_photo_once(place: Path, convs: Path) -> None:
     assert best("run")["fc8.weight"].shape == (2, 130), "ten views of all 13"
     with pytest.raises(DataError, match="fewer than 7 folds"):
         finetune("photos", weights=convs, folds=7)
+
+
+def test_an_rbf_head_goes_through_onnx_and_back(place: Path, convs: Path) -> None:
+    pytest.importorskip("onnxscript", reason="the onnx extra is not installed")
+    photos_in(place / "photos", {"ant": 4, "bee": 4, "cat": 4})
+    finetune("photos", weights=convs, out="run")
+    written = ExportOptions(path=Path("run"), out=Path("net.onnx"), data=Path("photos"))
+    told = export(written, silent)
+    assert told["checked"] == 12
+    assert told["largest_difference"] < 1e-5
+    run = load_backbone(None, Path("run/weights/best.safetensors"), seed=0)
+    back = load_backbone(None, Path("net.onnx"), seed=0)
+    assert isinstance(back.net.fc8, RBFHead)
+    assert back.classes == ("ant", "bee", "cat")
+    state = run.net.canonical_state_dict()
+    assert "fc8.centres" in state
+    assert same(state, back.net.canonical_state_dict())
 
 
 @pytest.mark.parametrize("more", [2, 3])
