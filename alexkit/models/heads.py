@@ -22,13 +22,16 @@ READABLE = ("fc7", "gap", "pool5")
 """What a new fc8 reads: the first that the network has."""
 
 
-def attach_head(net: LayeredNet, num_classes: int, *, at: str | None = None) -> nn.Linear:
+def attach_head(
+    net: LayeredNet, num_classes: int, *, at: str | None = None, units: int | None = None
+) -> nn.Linear:
     """Puts a new ``fc8`` of unset values behind layer ``at``; layers between them go.
 
     Args:
         net: changed in place.
         num_classes: K.
         at: ``"fc7"``, ``"gap"`` or ``"pool5"``; None is the first that ``net`` has.
+        units: how many centres a :class:`RBFHead` on pool5 has; None is a linear layer.
 
     Returns:
         The new layer, on the network's first slot.
@@ -38,20 +41,16 @@ def attach_head(net: LayeredNet, num_classes: int, *, at: str | None = None) -> 
     assert at in READABLE, at
     assert at in layers, f"the network has no {at}"
     if at == "fc7" and net.fc8 is not None:
-        inputs = net.fc8.in_features
+        shape: tuple[int, ...] = (net.fc8.in_features,)
     else:
-        inputs = math.prod(net.layer_shapes(last=at)[at])
+        shape = net.layer_shapes(last=at)[at]
     net.cut("fc6" if at == "pool5" else "fc8")
-    net.fc8 = nn.Linear(inputs, num_classes, device=net.slots[0])
+    inputs = math.prod(shape)
+    if units is None:
+        net.fc8 = nn.Linear(inputs, num_classes, device=net.slots[0])
+    else:
+        net.fc8 = RBFHead(units, inputs, shape[0], num_classes).to(net.slots[0])
     return net.fc8
-
-
-def attach_rbf_head(net: LayeredNet, units: int, num_classes: int) -> RBFHead:
-    """As :func:`attach_head`, behind pool5, with ``units`` centres of unset values."""
-    inputs = attach_head(net, num_classes, at="pool5").in_features
-    maps = net.layer_shapes(last="pool5")["pool5"][0]
-    net.fc8 = head = RBFHead(units, inputs, maps, num_classes).to(net.slots[0])
-    return head
 
 
 def replace_head(

@@ -16,7 +16,7 @@ from alexkit.errors import DamagedFile, UnknownName, UsageError, WeightsMismatch
 from alexkit.events import Reporter, silent
 from alexkit.images.preprocess import Preprocess
 from alexkit.models.download import fetch
-from alexkit.models.heads import attach_head, attach_rbf_head
+from alexkit.models.heads import attach_head
 from alexkit.models.layered import LayeredNet, initialise, with_room
 from alexkit.models.records import check_count, describe, described, is_record
 from alexkit.models.specs import (
@@ -334,8 +334,8 @@ def _shaped_like(spec: BackboneSpec, state: Mapping[str, Tensor]) -> LayeredNet:
     if head is not None and head.ndim == 2 and len(head):
         behind_pool5 = not {"fc6.weight", "fc7.weight"} & state.keys()
         before = "gap" if "gap" in net.stages() else "pool5"
-        attach_head(net, len(head), at=before if behind_pool5 else "fc7")
+        at = before if behind_pool5 else "fc7"
         centres = state.get("fc8.centres")
-        if centres is not None and behind_pool5 and before == "pool5" and centres.ndim == 2:
-            attach_rbf_head(net, len(centres), len(head))
+        rbf = centres is not None and centres.ndim == 2 and at == "pool5"
+        attach_head(net, len(head), at=at, units=len(state["fc8.centres"]) if rbf else None)
     return net

@@ -67,9 +67,10 @@ def settle_how(
             freeze = Freeze.NONE if top is None else Freeze.FC7
         report(Chosen("frozen up to", freeze.value, "what learns in epochs is the classifier"))
     solving = freeze in (Freeze.AUTO, Freeze.FC8)
+    rbf = top == RBF_READS and images <= UNITS
     if head is FitHead.AUTO:
-        near = FitHead.MEAN if top != RBF_READS or images > UNITS else FitHead.RBF
-        head = near if solving else FitHead.FC
+        solved = FitHead.RBF if rbf else FitHead.MEAN
+        head = solved if solving else FitHead.FC
     if solving != (head is not FitHead.FC):
         raise UsageError(
             f"--head {head.value} and --freeze {freeze.value} do not go together",
@@ -81,7 +82,7 @@ def settle_how(
             f"--head {head.value} is fitted at once and has no epochs or learning rate",
             hint="leave out --epochs and --lr, or use --head fc",
         )
-    if head is FitHead.RBF and (top != RBF_READS or images > UNITS):
+    if head is FitHead.RBF and not rbf:
         why = f"one unit an image, of which there are {images:,}, and at most {UNITS:,} units"
         if top != RBF_READS:
             why = f"maps of {RBF_READS}, and this network's last layer reads {top}"
@@ -89,8 +90,8 @@ def settle_how(
     after = top if solving else _after(freeze, backbone, top)
     preprocess = backbone.preprocess
     room = preprocess.resize > preprocess.crop and images * TEN <= UNITS
-    few = Augment.CORNERS if head is FitHead.RBF and room else Augment.VIEWS
-    return _with_pixels(options, freeze, head, after, few, report)
+    views = Augment.CORNERS if head is FitHead.RBF and room else Augment.VIEWS
+    return _with_pixels(options, freeze, head, after, views, report)
 
 
 def _with_pixels(

@@ -17,12 +17,13 @@ from alexkit.events import Chosen, Note, Reporter, Saved, silent
 from alexkit.images.draws import Rows
 from alexkit.images.source import ImageSource
 from alexkit.images.views import Views
-from alexkit.models.heads import attach_head, attach_rbf_head
+from alexkit.models.heads import attach_head
 from alexkit.models.layered import LayeredNet
 from alexkit.models.torchvision_heads import linear_head
 from alexkit.models.torchvision_nets import TorchvisionBackbone
 from alexkit.models.weights import write_weights
 from alexkit.models.zoo import Backbone
+from alexkit.probes.metrics import top_k
 from alexkit.recipes.division import folds_of, groups_of
 from alexkit.recipes.extraction import Job, settle_batch_size
 from alexkit.recipes.finetune_words import How
@@ -146,15 +147,12 @@ def solve_head(
 
 def put_head(work: Work, head: Solved) -> None:
     """Makes a solved head the network's last layer."""
-    net, tensors = work.backbone.net, {"weight": head.weight, "bias": head.bias}
-    if not isinstance(net, LayeredNet):
-        last = linear_head(net)
-    elif head.kernel is None:
-        last = attach_head(net, len(head.bias))
+    net = work.backbone.net
+    if isinstance(net, LayeredNet):
+        last = attach_head(net, len(head.bias), units=head.units)
     else:
-        last = attach_rbf_head(net, len(head.kernel.centres), len(head.bias))
-        tensors |= {"centres": head.kernel.centres, "gamma": torch.tensor([head.kernel.gamma])}
-    last.load_state_dict(tensors)
+        last = linear_head(net)
+    last.load_state_dict(head.tensors)
 
 
 def restore(work: Work, state: Mapping[str, Tensor]) -> None:
@@ -184,13 +182,13 @@ def write_both(work: Work, folder: Path) -> None:
 def judge_views(work: Work, plan: Plan, stored: StoredViews) -> float:
     """The share of held-out images that the network as it is names right by the mean of its
     probabilities over the stored views, as ``validate --views`` does."""
-    rows, labels = stored.rows(plan.holdout.judged), np.asarray(work.source.labels)
-    right = 0
+    rows, labels = stored.rows(plan.holdout.judged), np.asarray(work.source.labels, np.int64)
+    found = []
     for some in np.array_split(rows, range(AT_ONCE, len(rows), AT_ONCE)):
         values = stored.values[some].flatten(0, 1).to(work.device)
         p = plan.net.eval()(values).softmax(dim=1).view(len(some), len(stored.views), -1)
-        right += int(np.sum(p.mean(dim=1).argmax(dim=1).cpu().numpy() == labels[some]))
-    return right / len(rows)
+        found.append(p.mean(dim=1).cpu().numpy())
+    return top_k(np.concatenate(found), labels[rows], 1)
 
 
 def judge_head(

@@ -188,6 +188,20 @@ class Solved:
     members: tuple[Member, ...]
     score: float | None
 
+    @property
+    def units(self) -> int | None:
+        """Of an RBF head."""
+        return None if self.kernel is None else len(self.kernel.centres)
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """The state dict of the layer."""
+        tensors = {"weight": self.weight, "bias": self.bias}
+        if self.kernel is not None:
+            gamma = torch.tensor([self.kernel.gamma])
+            tensors |= {"centres": self.kernel.centres, "gamma": gamma}
+        return tensors
+
 
 def folds_for(rows: int) -> int:
     """In how many folds :func:`solve` is to be given so many rows."""
